@@ -1,0 +1,1 @@
+"""From transcripts and captions to narrations with times, scores and reasons."""

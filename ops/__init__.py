@@ -1,0 +1,1 @@
+"""The people's side: the command line, reports and what watches a run."""

@@ -1,0 +1,1 @@
+"""The ground floor: dataset root, tables, object storage, stage engine, errors, configuration."""

@@ -1,0 +1,1 @@
+"""From narrations and media to tar shards, and from shards to samples."""

@@ -1,0 +1,1 @@
+"""From samples to models: data, models, objectives, the loop, the launcher and evaluation."""
