@@ -1,0 +1,279 @@
+"""The rows of every table, written in one place.
+
+A table's Delta schema is derived from its model (sayso/arrow.py), so a column is declared once, here.
+Times are float seconds from the container's start, [start, end). Ids are safe as object keys.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def now() -> datetime:
+    """The present time, in UTC."""
+    return datetime.now(UTC)
+
+
+class Part(BaseModel):
+    """A value inside a row."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoredObject(Part):
+    """An object that a row vouches for: its key under the root, its SHA-256 in hex and its size."""
+
+    key: str
+    sha256: str
+    bytes: int
+
+
+class Row(Part):
+    """A row of a table. `key` names the columns that tell rows apart."""
+
+    table: ClassVar[str]
+    key_columns: ClassVar[tuple[str, ...]]
+
+    def objects(self) -> list[StoredObject]:
+        """The objects that this row vouches for."""
+        return []
+
+
+class Video(Row):
+    """A video worth fetching."""
+
+    table: ClassVar[str] = "videos"
+    key_columns: ClassVar[tuple[str, ...]] = ("video_id",)
+
+    video_id: str
+    url: str
+    title: str = ""
+    duration: float | None = None
+    language: str | None = None
+    licence: str | None = None
+    channel: str | None = None
+    task_id: str | None = None
+    rank: int | None = None
+    found_by: str = ""
+    found_at: datetime = Field(default_factory=now)
+
+
+class CaptionTrack(Part):
+    """Timed text that came with a video: `subtitle` was written by people, `auto` by a machine."""
+
+    kind: Literal["subtitle", "auto"]
+    language: str
+    format: Literal["srt", "vtt", "json3"]
+    key: str
+    sha256: str
+    bytes: int
+
+
+class Interval(Part):
+    """A stretch of time [start, end), in seconds."""
+
+    start: float
+    end: float
+
+
+class SourceFacts(Part):
+    """What the fetched file was before it was normalised."""
+
+    sha256: str
+    bytes: int
+    container: str
+    video_codec: str | None = None
+    audio_codec: str | None = None
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    duration: float
+    fetched_with: str = ""
+
+
+class Media(Row):
+    """A fetched, normalised video. `width` is 0 where the source has sound only."""
+
+    table: ClassVar[str] = "media"
+    key_columns: ClassVar[tuple[str, ...]] = ("video_id",)
+
+    video_id: str
+    key: str
+    sha256: str
+    bytes: int
+    duration: float
+    width: int
+    height: int
+    fps: float
+    audio: bool
+    still: list[Interval] = Field(default_factory=list, description="where the picture does not change")
+    captions: list[CaptionTrack] = Field(default_factory=list)
+    source: SourceFacts
+
+    def objects(self) -> list[StoredObject]:
+        """The proxy and the caption files."""
+        proxy = StoredObject(key=self.key, sha256=self.sha256, bytes=self.bytes)
+        return [proxy, *(StoredObject(key=c.key, sha256=c.sha256, bytes=c.bytes) for c in self.captions)]
+
+
+class Word(Part):
+    """A word with its time; `confidence` is a probability, where the source gives one."""
+
+    start: float
+    end: float
+    text: str
+    confidence: float | None = None
+
+
+class Span(Part):
+    """A stretch of timed text. `kind` is sound for `[Music]` and the like, scene for descriptions."""
+
+    start: float
+    end: float
+    text: str
+    words: list[Word] = Field(default_factory=list)
+    speaker: str | None = None
+    kind: Literal["speech", "sound", "scene"] = "speech"
+    confidence: float | None = None
+    no_speech: float | None = Field(default=None, description="probability that nothing is said here")
+    compression: float | None = Field(default=None, description="gzip ratio of the text; high where it loops")
+
+
+class Transcript(Row):
+    """One source of timed text of a video: asr:<model>, subtitle:<lang> or auto:<lang>."""
+
+    table: ClassVar[str] = "transcripts"
+    key_columns: ClassVar[tuple[str, ...]] = ("video_id", "source")
+
+    video_id: str
+    source: str
+    language: str
+    language_confidence: float | None = None
+    speech_seconds: float = Field(description="seconds in which somebody speaks")
+    spans: list[Span]
+
+
+class Narration(Row):
+    """A sentence that may describe what is seen. Those not kept say why."""
+
+    table: ClassVar[str] = "narrations"
+    key_columns: ClassVar[tuple[str, ...]] = ("narration_id",)
+
+    narration_id: str
+    video_id: str
+    start: float
+    end: float
+    text: str
+    source: str
+    language: str
+    confidence: float | None = None
+    kept: bool
+    reason: str = ""
+
+
+class Candidate(Part):
+    """A narration near a sample's window; times are seconds of the source video."""
+
+    narration_id: str
+    start: float
+    end: float
+    text: str
+
+
+class PlannedSample(Part):
+    """One clip to cut: the window [start, end) of the video, around the anchor (the first candidate)."""
+
+    key: str
+    video_id: str
+    start: float
+    end: float
+    language: str
+    task_id: str | None = None
+    candidates: list[Candidate]
+
+
+class Plan(Row):
+    """A shard to be made: everything that its bytes depend on, but the proxies themselves."""
+
+    table: ClassVar[str] = "plans"
+    key_columns: ClassVar[tuple[str, ...]] = ("export", "shard")
+
+    export: str
+    shard: str
+    split: str
+    version: int = Field(description="version of the narrations table that was planned")
+    samples: list[PlannedSample]
+
+
+class Shard(Row):
+    """A published tar and its index."""
+
+    table: ClassVar[str] = "shards"
+    key_columns: ClassVar[tuple[str, ...]] = ("export", "shard")
+
+    export: str
+    shard: str
+    split: str
+    version: int
+    key: str
+    sha256: str
+    bytes: int
+    index_key: str
+    index_sha256: str
+    index_bytes: int
+    samples: int
+    seconds: float
+    video_ids: list[str]
+
+    def objects(self) -> list[StoredObject]:
+        """The tar and its index."""
+        return [
+            StoredObject(key=self.key, sha256=self.sha256, bytes=self.bytes),
+            StoredObject(key=self.index_key, sha256=self.index_sha256, bytes=self.index_bytes),
+        ]
+
+
+FailureKind = Literal["skip", "retry", "permanent", "poison", "bug"]
+
+
+class Failure(Row):
+    """A row that was dropped or could not be done. The newest row of a (stage, id) counts."""
+
+    table: ClassVar[str] = "failures"
+    key_columns: ClassVar[tuple[str, ...]] = ("stage", "id", "attempts")
+
+    stage: str
+    id: str
+    kind: FailureKind
+    reason: str
+    message: str
+    attempts: int
+    when: datetime = Field(default_factory=now)
+    not_before: datetime | None = None
+
+
+class Run(Row):
+    """Figures of a running stage, every few seconds; `finished` marks the last of a run."""
+
+    table: ClassVar[str] = "runs"
+    key_columns: ClassVar[tuple[str, ...]] = ("run_id", "stage", "time")
+
+    run_id: str
+    stage: str
+    time: datetime = Field(default_factory=now)
+    elapsed: float = Field(description="seconds since the stage began in this run")
+    total: int
+    done: int
+    failed: int
+    in_flight: int
+    rows_per_second: float
+    video_seconds: float
+    video_seconds_per_second: float
+    bytes_per_second: float
+    finished: bool = False
+
+
+TABLES: tuple[type[Row], ...] = (Video, Media, Transcript, Narration, Plan, Shard, Failure, Run)

@@ -1,0 +1,65 @@
+"""What a stage is: a pure step from one row to rows, apart from objects that it writes under derived keys."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+from sayso.root import Root
+from sayso.rows import Row
+
+In = TypeVar("In", bound=Row)
+Out = TypeVar("Out", bound=Row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one worker of a stage takes of the cluster."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_bytes: int = 0
+
+
+class Stage(ABC, Generic[In, Out]):
+    """One step of the way of the data. Made on the driver, pickled to workers, opened once in each.
+
+    Where it runs, how often a row is tried and where rows go is not its business. It may be used without the
+    engine: `stage.open()`, then `stage(row)`.
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[type[Row]]
+    writes: ClassVar[type[Row]]
+    after: ClassVar[tuple[str, ...]] = ()
+    """Stages that must have settled every row before this one begins."""
+    resources: Resources = Resources()
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+
+    def inputs(self) -> Iterator[In]:
+        """The rows to be worked on; all rows of `reads` unless a stage gathers them otherwise."""
+        return self.root.table(self.reads).rows()  # type: ignore[return-value]  # reads is type[In], which ClassVar cannot say
+
+    def key(self, row: In) -> str:
+        """The name of an input row in ledgers: what is done, failed or replayed."""
+        return "/".join(str(getattr(row, column)) for column in row.key_columns)
+
+    def time_limit(self, row: In) -> float:
+        """Seconds after which the worker of this row is killed."""
+        return 600.0
+
+    def video_seconds(self, row: In) -> float:
+        """Seconds of video that this row stands for, for figures."""
+        return 0.0
+
+    def open(self) -> None:
+        """Load what all rows need (models), once a worker."""
+        return
+
+    @abstractmethod
+    def __call__(self, row: In) -> Sequence[Out]:
+        """Turn one row into rows. Raises Skip, Retry or Permanent; anything else is a bug."""

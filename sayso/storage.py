@@ -1,0 +1,158 @@
+"""Objects under a root URL, through fsspec: a local folder, s3://bucket/prefix, anything fsspec knows.
+
+An object appears under its key whole or not at all: locally it is written beside its place, synced and moved;
+object stores show an upload only once it is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from sayso.errors import CorruptObject, NoSpace
+from sayso.rows import StoredObject
+
+_CHUNK_BYTES = 1 << 20
+PARTIAL = ".partial-"
+
+
+class Storage:
+    """The objects of a root. Cheap to make and to pickle; opens its file system when first used."""
+
+    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
+        self.url = url.rstrip("/")
+        self.options = options or {}
+        self.fs, self.base = fsspec.url_to_fs(self.url, **self.options)
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str, dict[str, Any]]]:
+        return Storage, (self.url, self.options)
+
+    def path(self, key: str) -> str:
+        """The full path of a key inside the file system. Keys are relative and never climb."""
+        parts = key.split("/")
+        assert key and ".." not in parts and "" not in parts, f"not a key: {key!r}"
+        return f"{self.base}/{key}"
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under this key."""
+        return bool(self.fs.exists(self.path(key)))
+
+    def size(self, key: str) -> int:
+        """Bytes of an object; FileNotFoundError where there is none."""
+        return int(self.fs.size(self.path(key)))
+
+    def list(self, prefix: str) -> list[str]:
+        """All keys under a prefix, sorted; half-written ones left out."""
+        found = self.fs.find(self.path(prefix))
+        keys = (str(path)[len(self.base) + 1 :] for path in found)
+        return sorted(key for key in keys if PARTIAL not in key)
+
+    def open(self, key: str) -> BinaryIO:
+        """An object opened for reading."""
+        return cast(BinaryIO, self.fs.open(self.path(key), "rb"))
+
+    def read(self, key: str, start: int | None = None, end: int | None = None) -> bytes:
+        """The bytes [start, end) of an object."""
+        return bytes(self.fs.cat_file(self.path(key), start=start, end=end))
+
+    def put_file(self, source: Path, key: str) -> StoredObject:
+        """Publish a local file under a key, replacing what is there; returns what was stored.
+
+        Raises NoSpace where the disk is full; nothing is then left under the key.
+        """
+        digest, size = hash_file(source)
+        with no_space_named(self.url):
+            if self.is_local:
+                self._put_local(source, Path(self.path(key)))
+            else:
+                self.fs.put_file(str(source), self.path(key))
+        return StoredObject(key=key, sha256=digest, bytes=size)
+
+    def put_bytes(self, data: bytes, key: str) -> StoredObject:
+        """Publish bytes under a key, replacing what is there."""
+        with tempfile.NamedTemporaryFile(prefix="sayso-") as file, no_space_named(self.url):
+            file.write(data)
+            file.flush()
+            return self.put_file(Path(file.name), key)
+
+    def _put_local(self, source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
+        try:
+            with source.open("rb") as reader, partial.open("wb") as writer:
+                shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
+                writer.flush()
+                os.fsync(writer.fileno())
+            partial.replace(target)
+        finally:
+            with suppress(FileNotFoundError):
+                partial.unlink()
+
+    def remove(self, key: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+        with suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(key))
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        """An object as a local file, for as long as the context lasts. Not to be written to."""
+        if self.is_local:
+            path = Path(self.path(key))
+            if not path.exists():
+                raise FileNotFoundError(key)
+            yield path
+            return
+        with tempfile.TemporaryDirectory(prefix="sayso-") as folder:
+            path = Path(folder) / Path(key).name
+            self.fs.get_file(self.path(key), str(path))
+            yield path
+
+    def check(self, expected: StoredObject) -> None:
+        """Re-read an object; CorruptObject where it is missing, of another size or of other bytes."""
+        try:
+            size = self.size(expected.key)
+        except FileNotFoundError:
+            raise CorruptObject(f"{expected.key}: missing") from None
+        if size != expected.bytes:
+            raise CorruptObject(f"{expected.key}: {size} bytes, its row says {expected.bytes}")
+        with self.open(expected.key) as file:
+            digest = hash_stream(file)
+        if digest != expected.sha256:
+            raise CorruptObject(f"{expected.key}: SHA-256 is {digest[:12]}…, its row says {expected.sha256[:12]}…")
+
+
+def hash_stream(file: BinaryIO) -> str:
+    """SHA-256 of what is left in a file, in hex."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """SHA-256 in hex, and bytes, of a local file."""
+    with path.open("rb") as file:
+        return hash_stream(file), path.stat().st_size
+
+
+@contextmanager
+def no_space_named(where: str) -> Iterator[None]:
+    """Turn the system's "no space left" into NoSpace, which names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"no space left on {where}: free some and run the same command again") from error
+        raise
