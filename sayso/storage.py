@@ -42,7 +42,7 @@ class Storage:
     def path(self, key: str) -> str:
         """The full path of a key inside the file system. Keys are relative and never climb."""
         parts = key.split("/")
-        assert key and ".." not in parts and "" not in parts, f"not a key: {key!r}"
+        assert not {"", ".", ".."} & set(parts), f"not a key: {key!r}"
         return f"{self.base}/{key}"
 
     def exists(self, key: str) -> bool:

@@ -62,7 +62,7 @@ class Table(Generic[R]):
             )
 
     def _committed(self, commit: CommitId) -> bool:
-        if commit.number == 0 or not self.exists():
+        if not self.exists():
             return False
         last = self._open().transaction_version(commit.run)
         return last is not None and last >= commit.number
