@@ -1,0 +1,9 @@
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Several test processes share few cores."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)

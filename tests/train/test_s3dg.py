@@ -1,0 +1,73 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch.utils.flop_counter import FlopCounterMode
+
+from train.models.s3dg import S3DG, S3DGSettings, SamePool
+
+
+def parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_full_tower_has_the_published_size() -> None:
+    # 9.67 M parameters and 37.1 GMAC are those of the released network: space-to-depth stem, fc to 512 included.
+    model = S3DG(S3DGSettings(space_to_depth=True)).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        embedding = model(torch.empty(1, 3, 32, 224, 224, device="meta"))
+    assert embedding.shape == (1, 512)
+    assert parameters(model) == 9_670_800
+    assert counter.get_total_flops() / 2e9 == pytest.approx(37.1, abs=0.05)
+
+
+def test_state_has_the_names_of_the_released_weights() -> None:
+    state = S3DG(S3DGSettings(space_to_depth=True)).state_dict()
+    assert len(state) == 532  # 537 with the five of the text tower
+    assert state["conv1.conv1.weight"].shape == (64, 24, 2, 4, 4)
+    assert state["conv_2c.bn2.running_var"].shape == (192,)
+    assert state["gating.fc.weight"].shape == (192, 192)
+    assert state["mixed_4f.conv_b1_b.conv2.weight"].shape == (320, 320, 3, 1, 1)
+    assert state["mixed_5c.gating_b3.fc.bias"].shape == (128,)
+    assert state["fc.weight"].shape == (512, 1024)
+    assert S3DG(S3DGSettings()).state_dict()["conv1.conv1.weight"].shape == (64, 3, 3, 7, 7)
+
+
+@pytest.mark.parametrize("space_to_depth", [False, True])
+def test_both_stems_see_the_same_grid(space_to_depth: bool) -> None:
+    model = S3DG(S3DGSettings(width=0.1, space_to_depth=space_to_depth))
+    assert model._stem(torch.rand(2, 3, 8, 32, 32)).shape[2:] == (4, 16, 16)
+
+
+def test_space_to_depth_stem_is_a_strided_stem_padded_as_tensorflow_does() -> None:
+    """A 3x7x7 kernel of stride 2 on "SAME" padding is a 2x4x4 kernel on 2x2x2 blocks, its last taps zero."""
+    model = S3DG(S3DGSettings(width=0.1, space_to_depth=True)).eval()
+    kernel = torch.randn(6, 3, 3, 7, 7)
+    taps = F.pad(kernel, (0, 1, 0, 1, 0, 1))
+    with torch.no_grad():
+        model.conv1.conv1.weight.copy_(
+            rearrange(taps, "o c (t dt) (h dh) (w dw) -> o (dt dh dw c) t h w", dt=2, dh=2, dw=2)
+        )
+    frames = torch.rand(1, 3, 6, 16, 16)
+    same = F.conv3d(F.pad(frames, (2, 3, 2, 3, 0, 1)), kernel, stride=2)
+    torch.testing.assert_close(model._stem(frames), F.relu(model.conv1.bn1(same)))
+
+
+@pytest.mark.parametrize(("size", "stride", "out"), [(7, 2, 4), (8, 2, 4), (5, 1, 5), (2, 2, 1)])
+def test_same_pool_gives_ceil_of_size_over_stride(size: int, stride: int, out: int) -> None:
+    pool = SamePool((3, 3, 3), (stride, stride, stride))
+    assert pool(torch.rand(1, 1, size, size, size)).shape == (1, 1, out, out, out)
+
+
+def test_same_pool_pads_behind_when_the_stride_is_two() -> None:
+    # TensorFlow pads an even axis (size 4, kernel 3, stride 2) with one zero behind: windows [0..2] and [2..3].
+    row = torch.tensor([5.0, 1.0, 2.0, 3.0]).reshape(1, 1, 1, 1, 4)
+    assert SamePool((1, 1, 3), (1, 1, 2))(row).flatten().tolist() == [5.0, 3.0]
+
+
+def test_a_narrow_tower_runs_on_small_clips_and_learns() -> None:
+    model = S3DG(S3DGSettings(width=0.125, embedding=16))
+    clips = torch.rand(2, 3, 4, 32, 32)
+    assert model.features(clips).shape == (2, model.channels)
+    model(clips).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sayso.errors import InputError
+from train.models.text import TextSettings, TextTower
+from train.vocabulary import Vocabulary, load_vectors
+
+GLOVE = Path(__file__).resolve().parents[2] / "../shared/data/glove100_80k_fp16.npz"
+
+
+def tower(*, padding_in_max: bool = False) -> TextTower:
+    settings = TextSettings(hidden=32, padding_in_max=padding_in_max)
+    return TextTower(settings, words=50, word_dim=8, embedding=6, frozen=False)
+
+
+def padded(words: int) -> torch.Tensor:
+    return torch.nn.functional.pad(torch.tensor([[3, 7, 9]]), (0, words - 3))
+
+
+def test_padding_takes_no_part() -> None:
+    model = tower()
+    torch.testing.assert_close(model(padded(4)), model(padded(20)), rtol=0, atol=0)
+    torch.testing.assert_close(model(padded(3)), model(padded(20)))
+
+
+def test_padding_takes_part_as_in_the_release() -> None:
+    model = tower(padding_in_max=True)
+    assert not torch.allclose(model(padded(3)), model(padded(4)))
+
+
+def test_order_of_words_does_not_matter_and_words_do() -> None:
+    model = tower()
+    torch.testing.assert_close(model(torch.tensor([[1, 2, 3]])), model(torch.tensor([[3, 1, 2]])))
+    assert not torch.allclose(model(torch.tensor([[1, 2, 3]])), model(torch.tensor([[1, 2, 4]])))
+
+
+def test_bags_keep_their_shape_and_nothing_said_is_finite() -> None:
+    model = tower()
+    assert model(torch.zeros(2, 3, 5, dtype=torch.int64)).shape == (2, 3, 6)
+    torch.testing.assert_close(model(torch.zeros(1, 5, dtype=torch.int64))[0], model.fc2.bias)
+
+
+def test_vocabulary_reads_words_as_people_write_them(tmp_path: Path) -> None:
+    vocabulary = Vocabulary.from_texts(["Stir the soup.", "Don't stir!", "the end"], max_words=4)
+    assert vocabulary.words == ["stir", "the", "don't", "end", "soup"]
+    assert vocabulary.encode(["STIR, then stir the soup -- the end"]).tolist() == [[1, 1, 2, 5]]
+    assert vocabulary.encode(["unheard words", ""]).tolist() == [[0] * 4] * 2
+    vocabulary.save(tmp_path / "vocabulary.json")
+    again = Vocabulary.load(tmp_path / "vocabulary.json")
+    assert (again.words, again.max_words) == (vocabulary.words, 4)
+
+
+def test_rare_words_are_left_out() -> None:
+    assert Vocabulary.from_texts(["a b", "a c"], max_words=4, min_count=2).words == ["a"]
+
+
+def test_a_broken_vocabulary_is_named(tmp_path: Path) -> None:
+    (tmp_path / "vocabulary.json").write_text("{}")
+    with pytest.raises(InputError, match=r"vocabulary\.json is not a vocabulary"):
+        Vocabulary.load(tmp_path / "vocabulary.json")
+
+
+def test_vectors_come_with_a_row_for_padding(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npz"
+    np.savez(path, words=np.array(["cut", "fold"]), vecs=np.array([[1, 2], [3, 4]], dtype=np.float16))
+    words, vectors = load_vectors(path)
+    assert words == ["cut", "fold"]
+    assert vectors.tolist() == [[0, 0], [1, 2], [3, 4]]
+    np.savez(path, words=np.array(["cut"]), vecs=np.zeros((2, 2)))
+    with pytest.raises(InputError, match="1 words but vectors of shape"):
+        load_vectors(path)
+    with pytest.raises(InputError, match="arrays words and vecs"):
+        load_vectors(tmp_path / "missing.npz")
+
+
+def test_published_vectors_put_like_words_together() -> None:
+    if not GLOVE.exists():  # the small file above shows the format; this is the real one
+        return
+    words, vectors = load_vectors(GLOVE)
+    assert vectors.shape == (len(words) + 1, 100)
+    index = {word: row for row, word in enumerate(words, start=1)}
+    like = torch.cosine_similarity(vectors[index["knife"]], vectors[[index["fork"], index["senate"]]])
+    assert like[0] > like[1]

@@ -1,0 +1,43 @@
+"""What a rank has to know of the others: who it is, and a gather that gradients flow through."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of ranks; 1 where no process group is there."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's rank; 0 where no process group is there."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+class _Gather(torch.autograd.Function):
+    """Forward: concatenate every rank's tensor. Backward: sum the ranks' gradients of this rank's part."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, local: Tensor) -> Tensor:
+        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()].clone()
+
+
+def gather(local: Tensor) -> Tensor:
+    """(B, ...) on each rank -> (W * B, ...) in rank order on all of them; every rank must bring the same shape.
+
+    The gradient of a rank's part is the sum over the ranks' losses. With losses that are means over the local rows and
+    parameter gradients averaged over ranks, as DeepSpeed and DDP average them, W ranks give one process's gradient.
+    """
+    if world_size() == 1:
+        return local
+    gathered: Tensor = _Gather.apply(local)  # type: ignore[no-untyped-call]  # torch leaves apply() untyped
+    return gathered

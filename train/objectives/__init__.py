@@ -1,0 +1,1 @@
+"""Objectives: embeddings in, one scalar out. One formula a file."""
