@@ -250,7 +250,7 @@ class Failure(Row):
     kind: FailureKind
     reason: str
     message: str
-    attempts: int
+    attempts: int = Field(description="attempts in a row that ended for this reason")
     when: datetime = Field(default_factory=now)
     not_before: datetime | None = None
 

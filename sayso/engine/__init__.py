@@ -1,0 +1,15 @@
+"""The stage engine: runs a stage over its pending rows on Ray, so that stopping and starting again is resuming.
+
+settings.py   what can be configured
+outcome.py    one attempt at one row, and what can come of it (also used without Ray)
+worker.py     the Ray actor around a stage
+pool.py       the actors: rows in flight, time limits, deaths
+ledger.py     what is pending, and the commits of what is settled
+run.py        the loop
+"""
+
+from sayso.engine.outcome import attempt
+from sayso.engine.run import Progress, run_stage
+from sayso.engine.settings import EngineSettings
+
+__all__ = ["EngineSettings", "Progress", "attempt", "run_stage"]
