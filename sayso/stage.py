@@ -44,6 +44,11 @@ class Stage(ABC, Generic[In, Out]):
         """The rows to be worked on; all rows of `reads` unless a stage gathers them otherwise."""
         return self.root.table(self.reads).rows()  # type: ignore[return-value]  # reads is type[In], which ClassVar cannot say
 
+    def keys(self) -> Iterator[str]:
+        """The keys of all `inputs`, read without the rows; to be overridden together with it."""
+        columns = self.root.table(self.reads).read(list(self.reads.key_columns)).to_pydict().values()
+        return ("/".join(map(str, parts)) for parts in zip(*columns, strict=True))
+
     def key(self, row: In) -> str:
         """The name of an input row in ledgers: what is done, failed or replayed."""
         return "/".join(str(getattr(row, column)) for column in row.key_columns)

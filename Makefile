@@ -1,0 +1,37 @@
+# make demo    set up, then run the whole way of the data on the demo world
+# make test    set up, then check and test everything
+PYTHON ?= python3
+BIN := .venv/bin
+# torch's CPU build where the index offers one; a GPU machine sets its own: make TORCH=torch==2.13.0+cu130 ...
+TORCH ?= $(shell grep ^torch== requirements.lock)
+
+.PHONY: setup demo test check docs clean
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "sayso needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(TORCH)
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch .venv/ready
+
+demo: setup
+	$(BIN)/sayso demo --root demo-data
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: check
+	$(BIN)/pytest
+
+# The pages that are written by the code; a test checks that they are true.
+docs: setup
+	$(BIN)/python -m ops.docs docs
+
+clean:
+	rm -rf .venv demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,111 @@
+"""Data on stdout (tables for people, JSON for programs), progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sayso.engine import Progress as StageProgress
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+
+def as_json(data: Any) -> None:
+    """Print a value as JSON on stdout."""
+    json.dump(data, sys.stdout, indent=2, default=str, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str] = frozenset()
+) -> None:
+    """Print a table on stdout; the columns named in `right` are aligned right."""
+    sheet = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        sheet.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        sheet.add_row(*row)
+    out.print(sheet)
+
+
+def counts(groups: Mapping[str, int]) -> str:
+    """Reasons with their counts, the most frequent first: `no_speech 3, duplicate 1`."""
+    ordered = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} {number}" for reason, number in ordered)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 7.3 s, 2:05 min, 3:10:00 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+class Bars:
+    """A progress bar a stage, on stderr. Where stderr is no terminal, one line when a stage ends."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<11}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(compact=True),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def watch(self, progress: StageProgress) -> None:
+        """Show where a stage stands."""
+        tally = progress.tally
+        settled = tally.done + tally.skipped.total() + tally.failed.total()
+        if progress.stage not in self._tasks:
+            self._tasks[progress.stage] = self._progress.add_task(progress.stage, total=tally.total, facts="")
+        self._progress.update(
+            self._tasks[progress.stage], completed=settled, total=tally.total, facts=stage_facts(progress)
+        )
+
+    def ended(self, progress: StageProgress) -> None:
+        """Show a stage's last figures."""
+        self.watch(progress)
+        self._progress.stop_task(self._tasks[progress.stage])
+        if not err.is_terminal:
+            err.print(
+                f"{progress.stage}: {progress.tally.done} of {progress.tally.total} done, {stage_facts(progress)}"
+            )
+
+    def say(self, text: str) -> None:
+        """A line among the bars."""
+        self._progress.console.print(text)
+
+
+@contextmanager
+def bars() -> Iterator[Bars]:
+    """Progress bars on stderr, for as long as the context lasts."""
+    shown = Bars()
+    with shown._progress:
+        yield shown
+
+
+def stage_facts(progress: StageProgress) -> str:
+    """Drops, failures and speed of a stage in a few words."""
+    tally = progress.tally
+    facts = []
+    if tally.skipped:
+        facts.append(f"dropped {tally.skipped.total()}")
+    if tally.failed:
+        facts.append(f"failed {tally.failed.total()}")
+    if progress.video_seconds and progress.elapsed:
+        facts.append(f"{progress.video_seconds / progress.elapsed:.0f}x real time")
+    return ", ".join(facts)
