@@ -1,0 +1,131 @@
+"""The stage `shard`: one planned shard -> its tar and index.
+
+proxies (each opened once) -> clips in a scratch file -> tar in the plan's order -> read back -> published
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sayso.errors import CorruptObject, Permanent
+from sayso.root import Root
+from sayso.rows import Media, Plan, PlannedSample, Row, Shard
+from sayso.stage import Stage
+from sayso.storage import hash_file, no_space_named
+from shards.cut import Clip, Proxy
+from shards.verify import problems_of_tar
+from shards.write import Sample, index_tar, sample_of, write_index, write_tar
+
+
+class MakeShards(Stage[Plan, Shard]):
+    """Make the tar and the index of a planned shard. Made again, they have the same bytes."""
+
+    name: ClassVar[str] = "shard"
+    reads: ClassVar[type[Row]] = Plan
+    writes: ClassVar[type[Row]] = Shard
+
+    def __init__(self, root: Root, export: str | None = None) -> None:
+        """`export` limits the stage to the shards of one export."""
+        super().__init__(root)
+        self.export = export
+
+    def inputs(self) -> Iterator[Plan]:
+        """The planned shards, of all exports or of the one asked for."""
+        plans = self.root.table(Plan)
+        return plans.rows() if self.export is None else plans.select(pc.field("export") == self.export)
+
+    def time_limit(self, row: Plan) -> float:
+        """Two minutes, and half a second a sample."""
+        return 120.0 + 0.5 * len(row.samples)
+
+    def video_seconds(self, row: Plan) -> float:
+        """Seconds of video in the windows."""
+        return sum(sample.end - sample.start for sample in row.samples)
+
+    def __call__(self, row: Plan) -> Sequence[Shard]:
+        """Make, check and publish one shard.
+
+        Raises Permanent("corrupt_proxy") where a proxy is missing, is not what its row says or cannot be cut, and
+        Permanent("no_media") where a video has no row in table media any more.
+        """
+        with tempfile.TemporaryDirectory(prefix="sayso-") as name, no_space_named(name):
+            folder = Path(name)
+            tar, index = folder / "shard.tar", folder / "index.parquet"
+            write_tar(self._samples(row, folder / "clips"), tar)
+            read_back = index_tar(tar)
+            self._check(row, tar, read_back)
+            write_index(read_back, index)
+            return [self._publish(row, tar, index, read_back)]
+
+    def _samples(self, row: Plan, scratch: Path) -> Iterator[Sample]:
+        """The samples in the plan's order. Clips are cut video by video, so that each proxy is fetched once."""
+        places: dict[str, tuple[int, int, Clip]] = {}
+        with scratch.open("wb") as file:
+            for sample, clip in self._clips(row):
+                places[sample.key] = (file.tell(), len(clip.data), Clip(b"", clip.start, clip.end))
+                file.write(clip.data)
+        with scratch.open("rb") as file:
+            for sample in row.samples:
+                offset, size, clip = places[sample.key]
+                file.seek(offset)
+                yield sample_of(sample, Clip(file.read(size), clip.start, clip.end))
+        scratch.unlink()
+
+    def _clips(self, row: Plan) -> Iterator[tuple[PlannedSample, Clip]]:
+        by_video: dict[str, list[PlannedSample]] = defaultdict(list)
+        for sample in row.samples:
+            by_video[sample.video_id].append(sample)
+        asked = pc.field("video_id").isin(list(by_video))
+        media = {found.video_id: found for found in self.root.table(Media).select(asked)}
+        for video_id, samples in by_video.items():
+            if video_id not in media:
+                raise Permanent("no_media", f"{row.shard}: {video_id} is planned but not in table media")
+            yield from self._cut(media[video_id], sorted(samples, key=lambda sample: sample.start))
+
+    def _cut(self, media: Media, samples: list[PlannedSample]) -> Iterator[tuple[PlannedSample, Clip]]:
+        try:
+            with self.root.storage.local(media.key) as path:
+                # Hashed here and not by Storage.check, so that a remote proxy is read once.
+                if hash_file(path) != (media.sha256, media.bytes):
+                    raise Permanent("corrupt_proxy", f"{media.key}: not the bytes that its row says")
+                with Proxy(path) as proxy:
+                    for sample in samples:
+                        yield sample, proxy.cut(sample.start, sample.end)
+        except FileNotFoundError:
+            raise Permanent("corrupt_proxy", f"{media.key}: missing") from None
+        except CorruptObject as error:
+            raise Permanent("corrupt_proxy", f"{media.key}: {error}") from None
+
+    def _check(self, row: Plan, tar: Path, index: pa.Table) -> None:
+        """A shard that is not whole must not be published: what was written is read back and its clips opened."""
+        assert index["key"].to_pylist() == [sample.key for sample in row.samples], f"{row.shard}: other samples"
+        problems = problems_of_tar(tar, index)
+        assert not problems, f"{row.shard}: {problems[0]}"
+
+    def _publish(self, row: Plan, tar: Path, index: Path, read_back: pa.Table) -> Shard:
+        prefix = f"shards/{row.export}/{row.shard}"
+        stored_tar = self.root.storage.put_file(tar, f"{prefix}.tar")
+        stored_index = self.root.storage.put_file(index, f"{prefix}.index.parquet")
+        seconds = pc.sum(pc.subtract(read_back["clip_end"], read_back["clip_start"])).as_py()
+        return Shard(
+            export=row.export,
+            shard=row.shard,
+            split=row.split,
+            version=row.version,
+            key=stored_tar.key,
+            sha256=stored_tar.sha256,
+            bytes=stored_tar.bytes,
+            index_key=stored_index.key,
+            index_sha256=stored_index.sha256,
+            index_bytes=stored_index.bytes,
+            samples=read_back.num_rows,
+            seconds=round(seconds, 3),
+            video_ids=sorted(set(read_back["video_id"].to_pylist())),
+        )
