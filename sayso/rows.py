@@ -111,12 +111,15 @@ class Media(Row):
     audio: bool
     still: list[Interval] = Field(default_factory=list, description="where the picture does not change")
     captions: list[CaptionTrack] = Field(default_factory=list)
+    originals: list[StoredObject] = Field(default_factory=list, description="the fetched files, where they are kept")
     source: SourceFacts
+    normalised_with: str = Field("", description="the program that made the proxy, and its version")
 
     def objects(self) -> list[StoredObject]:
-        """The proxy and the caption files."""
+        """The proxy, the caption files and the originals."""
         proxy = StoredObject(key=self.key, sha256=self.sha256, bytes=self.bytes)
-        return [proxy, *(StoredObject(key=c.key, sha256=c.sha256, bytes=c.bytes) for c in self.captions)]
+        captions = [StoredObject(key=c.key, sha256=c.sha256, bytes=c.bytes) for c in self.captions]
+        return [proxy, *captions, *self.originals]
 
 
 class Word(Part):

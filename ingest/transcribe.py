@@ -1,0 +1,222 @@
+"""The stage transcribe: speech of a proxy to words with times, through faster-whisper.
+
+Where somebody speaks is found first (Silero VAD) and only that is read. Decoding is a beam search at temperature 0,
+without the text before it as a hint: the same sound gives the same rows, and a loop cannot outlive its 30 seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+import ctranslate2
+import numpy as np
+import numpy.typing as npt
+from faster_whisper import WhisperModel, decode_audio
+from faster_whisper.transcribe import restore_speech_timestamps
+from faster_whisper.vad import VadOptions, get_speech_timestamps
+from pydantic import Field
+
+from ingest.models import find_speech_model
+from sayso.config import Settings
+from sayso.errors import Skip
+from sayso.root import Root
+from sayso.rows import Media, Span, Transcript, Word
+from sayso.stage import Resources, Stage
+
+if TYPE_CHECKING:
+    from faster_whisper.transcribe import Segment
+
+RATE = 16000
+_WINDOW = 30 * RATE  # what Whisper looks at, in samples
+
+Sound: TypeAlias = npt.NDArray[np.float32]
+Chunk: TypeAlias = dict[str, int]  # {"start": sample, "end": sample}
+
+
+class TranscribeSettings(Settings):
+    """Which model reads the speech, and how."""
+
+    model: str = Field("tiny.en", description="a folder, an installed package, a short name or a name on the hub")
+    language: str | None = Field(None, description="a language's code; detected where a multilingual model has none")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    beam_size: int = Field(5, ge=1)
+    min_speech: float = Field(1.0, ge=0, description="fewer seconds of speech than this are dropped as no_speech")
+    vad_threshold: float = Field(0.5, gt=0, lt=1, description="probability from which Silero hears speech")
+    vad_silence: float = Field(2.0, gt=0, description="seconds of silence that part two stretches of speech")
+    vad_padding: float = Field(0.4, ge=0, description="seconds kept on both sides of a stretch of speech")
+    block: float = Field(600.0, ge=30, description="seconds of speech read at once; bounds the memory")
+    language_windows: int = Field(5, ge=1, description="windows of 30 s that vote on the language")
+    offline: bool = Field(False, description="never ask the hub for a model")
+    seconds_at_least: float = Field(300.0, gt=0, description="wall-clock seconds that any row may take")
+    seconds_per_second: float = Field(4.0, gt=0, description="further wall-clock seconds for each second of video")
+
+
+class Transcribe(Stage[Media, Transcript]):
+    """Reads the sound of each proxy."""
+
+    name: ClassVar[str] = "transcribe"
+    reads = Media
+    writes = Transcript
+
+    def __init__(self, root: Root, settings: TranscribeSettings) -> None:
+        super().__init__(root)
+        self.settings = settings
+        self.resources = Resources(cpus=1.0, gpus=1.0 if settings.device == "cuda" else 0.0)
+        self.model_name = find_speech_model(settings.model, offline=settings.offline).name
+
+    def time_limit(self, row: Media) -> float:
+        """Grows with the duration."""
+        return self.settings.seconds_at_least + self.settings.seconds_per_second * row.duration
+
+    def video_seconds(self, row: Media) -> float:
+        """The proxy's duration."""
+        return row.duration
+
+    def open(self) -> None:
+        """Load the model."""
+        self.listener = Listener(self.settings)
+
+    def __call__(self, row: Media) -> Sequence[Transcript]:
+        """One transcript; Skip("no_audio") or Skip("no_speech") where there is nothing to read."""
+        if not row.audio:
+            raise Skip("no_audio", "the video has no sound")
+        with self.root.storage.local(row.key) as proxy:
+            sound = decode_audio(str(proxy), sampling_rate=RATE)
+        return [self.listener.listen(sound, row.video_id)]
+
+
+class Listener:
+    """A loaded model; usable without a root or an engine."""
+
+    def __init__(self, settings: TranscribeSettings) -> None:
+        self.settings = settings
+        found = find_speech_model(settings.model, offline=settings.offline)
+        device = settings.device
+        if device == "auto":
+            device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+        self.source = f"asr:{found.name}"
+        self.whisper = WhisperModel(
+            str(found.folder),
+            device=device,
+            compute_type="float16" if device == "cuda" else "int8",
+            cpu_threads=1,
+            num_workers=1,
+        )
+
+    def listen(self, sound: Sound, video_id: str) -> Transcript:
+        """What is said in `sound` (mono samples in [-1, 1] at 16 kHz); Skip("no_speech") where nothing is."""
+        chunks = self._speech(sound)
+        seconds = sum(chunk["end"] - chunk["start"] for chunk in chunks) / RATE
+        seconds = max(0.0, seconds - 2 * self.settings.vad_padding * len(chunks))
+        if not chunks or seconds < self.settings.min_speech:
+            raise Skip("no_speech", f"{seconds:.1f} s of speech; at least {self.settings.min_speech:.1f} s are wanted")
+        language, confidence = self._language(sound, chunks)
+        spans = [
+            span
+            for block in blocks(chunks, int(self.settings.block * RATE))
+            for segment in self._read(sound, block, language)
+            if (span := to_span(segment))
+        ]
+        if not spans:
+            raise Skip("no_speech", "the model reads no words in what sounds like speech")
+        return Transcript(
+            video_id=video_id,
+            source=self.source,
+            language=language,
+            language_confidence=confidence,
+            speech_seconds=round(seconds, 3),
+            spans=spans,
+        )
+
+    def _speech(self, sound: Sound) -> list[Chunk]:
+        """Where somebody speaks."""
+        options = VadOptions(
+            threshold=self.settings.vad_threshold,
+            max_speech_duration_s=self.settings.block,
+            min_silence_duration_ms=round(self.settings.vad_silence * 1000),
+            speech_pad_ms=round(self.settings.vad_padding * 1000),
+        )
+        found: list[Chunk] = get_speech_timestamps(sound, options)
+        return found
+
+    def _language(self, sound: Sound, chunks: Sequence[Chunk]) -> tuple[str, float | None]:
+        """The language and its probability, a mean over windows spread over all of the speech.
+
+        A model of English only cannot tell; it says "en", without a probability.
+        """
+        if not self.whisper.model.is_multilingual:
+            return "en", None
+        if self.settings.language:
+            return self.settings.language, None
+        speech = joined(sound, chunks)
+        windows = min(self.settings.language_windows, math.ceil(len(speech) / _WINDOW))
+        starts = np.linspace(0, max(0, len(speech) - _WINDOW), windows).astype(int)
+        votes: dict[str, float] = {}
+        for start in starts:
+            _, _, probabilities = self.whisper.detect_language(speech[start : start + _WINDOW])
+            for language, probability in probabilities:
+                votes[language] = votes.get(language, 0.0) + probability / windows
+        best = max(votes, key=lambda language: votes[language])
+        return best, votes[best]
+
+    def _read(self, sound: Sound, block: Sequence[Chunk], language: str) -> Iterator[Segment]:
+        segments, _ = self.whisper.transcribe(
+            joined(sound, block),
+            language=language,
+            beam_size=self.settings.beam_size,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            word_timestamps=True,
+            vad_filter=False,
+        )
+        restored: Iterator[Segment] = restore_speech_timestamps(segments, list(block), RATE)
+        return restored
+
+
+def joined(sound: Sound, chunks: Sequence[Chunk]) -> Sound:
+    """The samples of all chunks, one after the other."""
+    return np.concatenate([sound[chunk["start"] : chunk["end"]] for chunk in chunks])
+
+
+def blocks(chunks: Sequence[Chunk], most: int) -> Iterator[list[Chunk]]:
+    """Runs of chunks of at most `most` samples together, or of one chunk that is longer."""
+    block: list[Chunk] = []
+    samples = 0
+    for chunk in chunks:
+        length = chunk["end"] - chunk["start"]
+        if block and samples + length > most:
+            yield block
+            block, samples = [], 0
+        block.append(chunk)
+        samples += length
+    if block:
+        yield block
+
+
+def to_span(segment: Segment) -> Span | None:
+    """A segment as a span, bounded by its words; None where it has none."""
+    words = [_word(word) for word in segment.words or () if word.word.strip()]
+    if not words:
+        return None
+    return Span(
+        start=words[0].start,
+        end=max(word.end for word in words),
+        text=segment.text.strip(),
+        words=words,
+        # The mean over its own words: the model's avg_logprob is one figure for all spans of a 30-second window.
+        confidence=round(sum(word.confidence or 0.0 for word in words) / len(words), 4),
+        no_speech=round(segment.no_speech_prob, 4),
+        compression=round(segment.compression_ratio, 4),
+    )
+
+
+def _word(word: Any) -> Word:
+    start = round(float(word.start), 3)
+    return Word(
+        start=start,
+        end=max(start, round(float(word.end), 3)),
+        text=word.word.strip(),
+        confidence=round(float(word.probability), 4),
+    )
