@@ -4,6 +4,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+WATCH_STDIN = "SAYSO_END_WITH_STDIN"  # set for ranks that end when their standard input is closed
+
 
 def world_size() -> int:
     """Number of ranks; 1 where no process group is there."""
@@ -41,3 +43,11 @@ def gather(local: Tensor) -> Tensor:
         return local
     gathered: Tensor = _Gather.apply(local)  # type: ignore[no-untyped-call]  # torch leaves apply() untyped
     return gathered
+
+
+def mean_over_ranks(value: Tensor) -> float:
+    """The mean of a scalar over all ranks."""
+    total = value.detach().float().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total.item() / world_size()

@@ -1,0 +1,107 @@
+"""Checkpoints of a run: whole or not there.
+
+    FOLDER/step-00000120/   DeepSpeed's files (model, optimiser, schedule), rng-R.pt of each rank, the model for others
+    FOLDER/latest.json      {"step": 120}: the pointer, moved into place after everything else is on disk
+
+If a process dies while a checkpoint is being written, the pointer still names the one before; the half-written folder
+is removed by the next save. Files are read with torch's weights_only unpickler: a run's folder from somebody else can
+hold wrong numbers, but no code.
+"""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
+
+from sayso.errors import InputError
+from train.distributed import rank
+from train.run import POINTER, step_folder
+from train.weights import Trained, save_model
+
+
+# What ZeRO's files hold besides tensors and plain values: numbers in classes of DeepSpeed's own.
+PLAIN = [LossScaler, ZeroStageEnum, fragment_address]
+
+
+class WeightsOnlyCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]  # deepspeed has no types
+    """DeepSpeed's own files, read without running code from them."""
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """The state in a file that DeepSpeed wrote."""
+        with torch.serialization.safe_globals(PLAIN):
+            return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def save(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, trained: Trained, *, keep: int) -> None:
+    """Write a checkpoint after `step` steps; to be called by every rank."""
+    target = step_folder(folder, step)
+    engine.save_checkpoint(str(folder), tag=target.name, save_latest=False)
+    torch.save(_random_state(), target / f"rng-{rank()}.pt")
+    if rank() == 0:
+        save_model(target, trained)
+    dist.barrier()
+    if rank() == 0:
+        _sync(target)
+        _point_to(folder, step)
+        _remove_others(folder, step, keep)
+    dist.barrier()
+
+
+def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int) -> None:
+    """Bring model, optimiser, schedule and random state back to the checkpoint of `step`."""
+    source = step_folder(folder, step)
+    try:
+        loaded, _ = engine.load_checkpoint(str(folder), tag=source.name)
+    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{source} does not fit this recipe or is damaged ({first})") from error
+    if loaded is None:
+        raise InputError(
+            f"{folder / POINTER} names {source.name}, which is not there; remove the pointer to start anew"
+        )
+    random_state = source / f"rng-{rank()}.pt"
+    if random_state.exists():  # a run that goes on with more ranks has none for the new ones
+        _set_random_state(torch.load(random_state, weights_only=True))
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _point_to(folder: Path, step: int) -> None:
+    partial = folder / f"{POINTER}.partial"
+    partial.write_text(json.dumps({"step": step}))
+    partial.replace(folder / POINTER)
+
+
+def _remove_others(folder: Path, step: int, keep: int) -> None:
+    """Keep the newest `keep` checkpoints up to `step`; what lies beyond it was given up."""
+    whole = sorted(path for path in folder.glob("step-*") if path.name <= step_folder(folder, step).name)
+    for path in set(folder.glob("step-*")) - set(whole[-keep:]):
+        shutil.rmtree(path)

@@ -1,0 +1,193 @@
+"""The training loop: one readable loop around deepspeed.initialize, the same for every task.
+
+    batch -> task (towers, objective) -> loss -> gradients averaged over ranks -> step -> metrics, at times a checkpoint
+
+Every rank runs `train` with the same recipe. Everything random follows from recipe.seed, and a checkpoint holds all
+that the next step depends on, so that a run that was killed goes on with the losses it would have had.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from train import checkpoint
+from train.data import Batches, open_reader, to_device
+from train.distributed import mean_over_ranks, rank, world_size
+from train.metrics import Bar, MetricsLog
+from train.recipe import Recipe
+from train.run import CHECKPOINTS, METRICS, latest_step
+from train.schedule import rate_factor
+from train.tasks import MILNCETask, VideoText
+from train.vocabulary import Vocabulary, load_vectors
+from train.weights import WORDS, ModelCard, Trained
+
+RANKS_WAIT = timedelta(minutes=30)  # for the slowest rank, before the others give up
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the loop works on."""
+
+    recipe: Recipe
+    engine: deepspeed.DeepSpeedEngine
+    batches: Batches
+    model: VideoText
+    device: torch.device
+    total: int
+
+
+def train(recipe: Recipe) -> None:
+    """Train what the recipe says, from its last checkpoint on. Called by every rank, after train.run.prepare."""
+    run = build(recipe, start_rank(recipe))
+    folder = recipe.output.folder
+    start = latest_step(folder / CHECKPOINTS) or 0
+    if start:
+        checkpoint.restore(run.engine, folder / CHECKPOINTS, start)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(MetricsLog(folder / METRICS, start=start)) if rank() == 0 else None
+        bar = stack.enter_context(Bar(start=start, total=run.total)) if rank() == 0 else None
+        loop(run, start, log, bar)
+    dist.destroy_process_group()
+
+
+def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None) -> None:
+    """The steps [start, total)."""
+    recipe, engine = run.recipe, run.engine
+    batches = run.batches.from_step(start, run.total)
+    engine.train()
+    for step in range(start + 1, run.total + 1):
+        began = time.perf_counter()
+        batch = to_device(next(batches), run.device)
+        ready = time.perf_counter()
+        rate = engine.get_lr()[0]
+        loss = engine(*(batch[field] for field in MILNCETask.fields))
+        engine.backward(loss)
+        engine.step()
+        if step % recipe.output.log_every == 0 or step == run.total:
+            mean_loss = mean_over_ranks(loss)
+            seconds = time.perf_counter() - began
+            figures = {
+                "step": step,
+                "loss": mean_loss,
+                "lr": rate,
+                "samples_per_second": recipe.data.batch / seconds,
+                "data_wait": (ready - began) / seconds,
+            }
+            report(figures, log, bar)
+        if step % recipe.output.checkpoint_every == 0 or step == run.total:
+            save(run, step)
+
+
+def report(figures: dict[str, float], log: MetricsLog | None, bar: Bar | None) -> None:
+    """Write a step's figures down, where this rank does that."""
+    if log and bar:
+        log.write(**figures)
+        speed = figures["samples_per_second"]
+        bar.show(int(figures["step"]), f"loss {figures['loss']:.3f}  {speed:.0f} clips/s")
+
+
+def save(run: Run, step: int) -> None:
+    """Write the checkpoint of a step."""
+    recipe, embedding = run.recipe, run.model.text.word_embd
+    card = ModelCard(
+        model=recipe.model,
+        clips=recipe.data.clips,
+        words=embedding.num_embeddings,
+        word_dim=embedding.embedding_dim,
+        step=step,
+    )
+    trained = Trained(run.model, run.batches.vocabulary, card)
+    checkpoint.save(run.engine, recipe.output.folder / CHECKPOINTS, step, trained, keep=recipe.output.keep)
+
+
+def start_rank(recipe: Recipe) -> torch.device:
+    """Join the process group; returns this rank's device."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed still calls collectives by names that torch is going to drop.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    # DeepSpeed would compile kernels of its own at the start (minutes); nothing here is served by them.
+    deepspeed.ops.__compatible_ops__ = {}
+    cpu = recipe.engine.resolved_device == "cpu"
+    deepspeed.init_distributed("gloo" if cpu else "nccl", verbose=False, timeout=RANKS_WAIT)
+    if cpu:
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device
+
+
+def build(recipe: Recipe, device: torch.device) -> Run:
+    """Model, data and engine of this rank, as they are before the first step."""
+    vocabulary = Vocabulary.load(recipe.output.folder / WORDS)
+    reader = open_reader(recipe.data, seed=recipe.seed, rank=rank(), world_size=world_size())
+    batches = Batches(reader, vocabulary, settings=recipe.data, world_size=world_size())
+    total = recipe.schedule.total_steps(batches.per_epoch)
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe, vocabulary)
+    task = MILNCETask(model, recipe.objective)
+    engine = initialize(recipe, place(task, device), total)
+    torch.manual_seed(recipe.seed + rank())
+    return Run(recipe, engine, batches, model, device, total)
+
+
+def build_model(recipe: Recipe, vocabulary: Vocabulary) -> VideoText:
+    """The towers with fresh weights and, where given, word vectors."""
+    text = recipe.model.text
+    if text.vectors is None:
+        return VideoText(recipe.model, words=len(vocabulary), word_dim=text.word_dim)
+    _, vectors = load_vectors(text.vectors)
+    model = VideoText(recipe.model, words=len(vocabulary), word_dim=vectors.shape[1])
+    model.text.set_vectors(vectors)
+    return model
+
+
+def place(task: MILNCETask, device: torch.device) -> nn.Module:
+    """The task on its device; on CUDA in the order of axes that its convolutions are quickest with."""
+    if device.type == "cpu":
+        return task
+    task.model.video.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a torch stub lacks 3d
+    return task.to(device)
+
+
+def initialize(recipe: Recipe, task: nn.Module, total: int) -> deepspeed.DeepSpeedEngine:
+    """DeepSpeed around a task: gradients averaged over ranks, the optimiser, the schedule, ZeRO."""
+    settings = recipe.optimiser
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
+    parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
+    # An optimiser object, not a name: for a name DeepSpeed compiles its own.
+    optimiser = kind(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    factor = functools.partial(rate_factor, warmup=recipe.schedule.warmup_steps, total=total)
+    engine, *_ = deepspeed.initialize(
+        model=task,
+        optimizer=optimiser,
+        lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimiser, factor),
+        config=deepspeed_config(recipe),
+    )
+    engine.checkpoint_engine = checkpoint.WeightsOnlyCheckpointEngine()
+    return engine
+
+
+def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
+    """What DeepSpeed is told; everything else is our own loop's."""
+    bf16 = recipe.engine.resolved_precision == "bf16"
+    return {
+        "train_batch_size": recipe.data.batch,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": recipe.optimiser.clip_gradient,
+        "zero_optimization": {"stage": recipe.engine.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        # Weights and the statistics of batch norm stay fp32; the towers compute in bf16.
+        "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
+        "steps_per_print": None,
+    }

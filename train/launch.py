@@ -1,0 +1,184 @@
+"""Start a recipe's ranks on this machine with the DeepSpeed launcher, watch them, end them.
+
+    launch -> deepspeed.launcher.runner -> deepspeed.launcher.launch -> one train.worker a rank
+
+They are one process group, so that a signal to us ends all of them. Should we be killed ourselves, the ranks notice
+that their standard input is closed and end.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+from sayso.errors import WorkFailed
+from train.distributed import WATCH_STDIN
+from train.metrics import read_metrics
+from train.recipe import Recipe, load_recipe
+from train.run import METRICS, RECIPE, Plan, latest_model, prepare
+
+REPOSITORY = Path(__file__).parents[1]
+GRACE = 10.0  # seconds the ranks have to end after SIGTERM
+POLL = 0.2
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training run ended."""
+
+    folder: str
+    model: str
+    steps: int
+    started_from: int
+    clips: int
+    loss: float
+    seconds: float
+
+    def to_json(self) -> dict[str, str | int | float]:
+        """As a mapping of plain values."""
+        return asdict(self)
+
+
+def launch(path_or_name: str | Path, overrides: Sequence[str] = ()) -> TrainResult:
+    """Train a recipe on this machine; a run that was stopped goes on, one that is finished ends at once.
+
+    Raises ConfigError or InputError before anything starts, WorkFailed when the ranks fail or are stopped.
+    """
+    recipe = load_recipe(path_or_name, list(overrides))
+    plan = prepare(recipe)
+    began = time.monotonic()
+    if plan.finished:
+        _say(f"{recipe.output.folder}: already trained, {plan.total} of {plan.total} steps")
+    else:
+        if plan.start:
+            _say(f"{recipe.output.folder}: going on after step {plan.start} of {plan.total}")
+        run_ranks(recipe)
+    return _result(recipe, plan, time.monotonic() - began)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201  # progress is for people
+
+
+def _result(recipe: Recipe, plan: Plan, seconds: float) -> TrainResult:
+    folder = recipe.output.folder
+    return TrainResult(
+        folder=str(folder),
+        model=str(latest_model(folder)),
+        steps=plan.total,
+        started_from=plan.start,
+        clips=plan.clips,
+        loss=read_metrics(folder / METRICS)[-1]["loss"],
+        seconds=round(seconds, 1),
+    )
+
+
+def run_ranks(recipe: Recipe) -> None:
+    """Run the ranks of a prepared recipe to their end; WorkFailed if it is not a good one."""
+    process = subprocess.Popen(  # noqa: S603  # the arguments are ours, no shell is between
+        launcher_command(recipe, port=free_port()),
+        env=rank_environment(recipe),
+        stdin=subprocess.PIPE,
+        stdout=2,  # our standard output is for data
+        start_new_session=True,
+    )
+    with _signals_caught() as caught:
+        try:
+            while process.poll() is None and not caught:
+                time.sleep(POLL)
+        finally:
+            end_group(process)
+    if caught:
+        name = signal.Signals(caught[0]).name
+        raise WorkFailed(f"training was stopped by {name}; the same command goes on from the last checkpoint")
+    if process.returncode:
+        raise WorkFailed(f"training ended with code {process.returncode}; what the ranks said stands above")
+
+
+def launcher_command(recipe: Recipe, *, port: int) -> list[str]:
+    """The command line of the DeepSpeed launcher for this machine alone."""
+    return [
+        *(sys.executable, "-m", "deepspeed.launcher.runner"),
+        *("--hostfile", os.devnull),  # this machine alone, whatever lies in the default place
+        *_devices(recipe),
+        *("--master_addr", "127.0.0.1", "--master_port", str(port)),
+        *("--no_local_rank", "--log_level", "error"),
+        *("--module", "train.worker", str(recipe.output.folder.absolute() / RECIPE)),
+    ]
+
+
+def _devices(recipe: Recipe) -> list[str]:
+    ranks = recipe.engine.ranks
+    visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.isdigit()]
+    if recipe.engine.resolved_device == "cuda" and visible:
+        # With a bare number the launcher would take the first devices of the machine, not of those lent to us.
+        return ["--include", f"localhost:{','.join(visible[:ranks])}"]
+    return ["--num_accelerators", str(ranks)]
+
+
+def rank_environment(recipe: Recipe) -> dict[str, str]:
+    """The environment of the ranks."""
+    environment = dict(os.environ)
+    cores = len(os.sched_getaffinity(0))
+    threads = recipe.engine.threads or max(1, cores // recipe.engine.ranks)
+    environment["OMP_NUM_THREADS"] = str(threads)
+    environment["DS_ACCELERATOR"] = recipe.engine.resolved_device
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(REPOSITORY)]))
+    environment[WATCH_STDIN] = "1"
+    return environment
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _signals_caught() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; elsewhere than in the main thread, nothing changes."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and everything in its group: SIGTERM, and SIGKILL for what is left after some seconds."""
+    for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+        if not _send(process.pid, number):
+            break
+        deadline = time.monotonic() + patience
+        while _send(process.pid, 0) and time.monotonic() < deadline:
+            process.poll()  # takes the leader's exit status, so that the group can end
+            time.sleep(POLL / 4)
+    process.wait()
+
+
+def _send(group: int, number: int) -> bool:
+    """Send a signal to a process group; False where there is none any more."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""A recipe: everything that decides a training run, in one YAML file, checked before anything starts.
+
+Recipes that come with sayso lie in train/recipes and are found by name; `a.b=value` overrides any key.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+import yaml
+from pydantic import Field, model_validator
+
+from sayso.config import Settings, load
+from sayso.errors import ConfigError
+from shards.reader import ReaderSettings
+from train.objectives.mil_nce import MILNCESettings
+from train.tasks import ModelSettings
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class DataSettings(Settings):
+    """Which clips are trained on and how they are batched."""
+
+    root: str = Field(description="root of the dataset: a folder or any fsspec URL")
+    export: str = Field(description="name of the export under <root>/shards")
+    split: str = Field("train", description="split of the export that is trained on")
+    clips: ReaderSettings = Field(ReaderSettings(), description="what the reader makes of a sample")
+    batch: int = Field(64, ge=2, description="clips of a step over all ranks")
+    workers: int = Field(0, ge=0, description="processes a rank that decode clips; 0 decodes in the rank itself")
+
+    @property
+    def url(self) -> str:
+        """Where the export lies."""
+        return f"{self.root.rstrip('/')}/shards/{self.export}"
+
+
+class OptimiserSettings(Settings):
+    """How gradients become steps."""
+
+    name: Literal["adam", "adamw"] = Field("adam", description="the optimiser")
+    lr: float = Field(1e-3, gt=0, description="learning rate after warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay (decoupled with adamw)")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the two moments")
+    clip_gradient: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 leaves it as it is")
+
+
+class ScheduleSettings(Settings):
+    """How long, and the learning rate's way: linear warm-up, then a cosine to 0."""
+
+    epochs: int | None = Field(None, ge=1, description="passes over the data; give this or steps")
+    steps: int | None = Field(None, ge=1, description="optimiser steps; give this or epochs")
+    warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises from 0")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps (set the other to null)")
+        return self
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimiser steps of the whole run."""
+        return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+
+
+class EngineSettings(Settings):
+    """Where it runs."""
+
+    ranks: int = Field(1, ge=1, description="processes on each machine, one an accelerator")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where it is there")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto is bf16 on CUDA, fp32 on a CPU")
+    zero_stage: Literal[0, 1, 2] = Field(0, description="what DeepSpeed's ZeRO shares out over the ranks")
+    threads: int | None = Field(None, ge=1, description="CPU threads of a rank; by default the cores shared out")
+
+    @property
+    def resolved_device(self) -> Literal["cpu", "cuda"]:
+        """The device that `auto` stands for on this machine."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.device
+
+    @property
+    def resolved_precision(self) -> Literal["fp32", "bf16"]:
+        """The precision that `auto` stands for on this machine."""
+        if self.precision == "auto":
+            return "bf16" if self.resolved_device == "cuda" else "fp32"
+        return self.precision
+
+
+class OutputSettings(Settings):
+    """What is written where."""
+
+    folder: Path = Field(description="folder of this run: checkpoints, metrics, the recipe as resolved")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints; the last step has one too")
+    keep: int = Field(2, ge=1, description="checkpoints that are kept, the newest ones")
+    log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
+
+
+class Recipe(Settings):
+    """A whole training run."""
+
+    task: Literal["mil_nce"] = Field("mil_nce", description="model, objective and what they read of a sample")
+    seed: int = Field(0, ge=0, description="decides the weights at the start, the order and the augmentation")
+    data: DataSettings
+    model: ModelSettings = Field(ModelSettings(), description="the towers")
+    objective: MILNCESettings = Field(MILNCESettings(), description="the loss")
+    optimiser: OptimiserSettings = Field(OptimiserSettings(), description="the optimiser")
+    schedule: ScheduleSettings
+    engine: EngineSettings = Field(EngineSettings(), description="where it runs")
+    output: OutputSettings
+
+    @model_validator(mode="after")
+    def _whole_shares(self) -> Self:
+        if self.data.batch % self.engine.ranks:
+            raise ValueError(f"data.batch {self.data.batch} cannot be shared out over engine.ranks {self.engine.ranks}")
+        if self.data.clips.frames % 2 and self.model.video.space_to_depth:
+            raise ValueError(f"data.clips.frames {self.data.clips.frames} must be even with model.video.space_to_depth")
+        return self
+
+    def save(self, path: Path) -> None:
+        """Write the recipe as resolved."""
+        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def load_recipe(path_or_name: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """The recipe in a file, or of that name among train/recipes, with `a.b=value` overrides.
+
+    Raises ConfigError that names each wrong key and what is allowed there.
+    """
+    return load(Recipe, _find(path_or_name), overrides or [])
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with sayso."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _find(path_or_name: str | Path) -> Path:
+    path = Path(path_or_name)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        return path
+    named = RECIPES / f"{path_or_name}.yaml"
+    if not named.exists():
+        raise ConfigError(f"no recipe {path_or_name}: give a YAML file or one of {', '.join(recipe_names())}")
+    return named

@@ -1,0 +1,112 @@
+"""The folder of a run, and what is settled in it before the ranks start.
+
+FOLDER/recipe.yaml      the recipe as resolved
+FOLDER/vocabulary.json  the words, fixed when the run begins
+FOLDER/metrics.jsonl    a line a step
+FOLDER/checkpoints/     train/checkpoint.py
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sayso.config import load
+from sayso.errors import ConfigError, InputError, ModelNotFound
+from train.data import open_reader, steps_per_epoch
+from train.recipe import Recipe
+from train.vocabulary import Vocabulary, load_vectors
+from train.weights import WORDS
+
+RECIPE, METRICS, CHECKPOINTS, POINTER = "recipe.yaml", "metrics.jsonl", "checkpoints", "latest.json"
+# What a run may change between two starts; anything else would make it another run.
+MAY_CHANGE = ("data.root", "data.workers", "schedule", "engine", "output")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a start of a run is going to do."""
+
+    start: int
+    total: int
+    clips: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.start >= self.total
+
+
+def prepare(recipe: Recipe) -> Plan:
+    """Check a recipe against its data and its folder, and fix the run's vocabulary.
+
+    Raises ConfigError or InputError for what would end the run later.
+    """
+    folder = recipe.output.folder
+    reader = open_reader(recipe.data, seed=recipe.seed, world_size=recipe.engine.ranks)
+    total = recipe.schedule.total_steps(steps_per_epoch(recipe.data, reader, recipe.engine.ranks))
+    _refuse_another_run(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / WORDS).exists():
+        _vocabulary(recipe, reader.narrations()).save(folder / WORDS)
+    recipe.save(folder / RECIPE)
+    start = latest_step(folder / CHECKPOINTS) or 0
+    return Plan(start=min(start, total), total=total, clips=reader.samples)
+
+
+def _vocabulary(recipe: Recipe, narrations: Iterator[str]) -> Vocabulary:
+    text = recipe.model.text
+    if text.vectors is not None:
+        words, _ = load_vectors(text.vectors)
+        return Vocabulary(words, text.max_words)
+    return Vocabulary.from_texts(narrations, max_words=text.max_words, min_count=text.min_count)
+
+
+def _refuse_another_run(recipe: Recipe) -> None:
+    path = recipe.output.folder / RECIPE
+    if not path.exists():
+        return
+    before, now = _flat(load(Recipe, path).model_dump()), _flat(recipe.model_dump())
+    changed = sorted(
+        key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
+    )
+    if changed:
+        key = changed[0]
+        raise ConfigError(
+            f"{recipe.output.folder} holds a run of another recipe ({key} is {before.get(key)} there and "
+            f"{now.get(key)} here); choose another output.folder"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def latest_step(folder: Path) -> int | None:
+    """The step of the newest whole checkpoint; None where there is none."""
+    try:
+        return int(json.loads((folder / POINTER).read_text())["step"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / POINTER} cannot be read ({error}); remove it to start from step 0") from error
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:08d}"
+
+
+def latest_model(folder: Path) -> Path:
+    """The folder of the model to evaluate: itself, or a run's newest checkpoint. ModelNotFound where there is none."""
+    for run in (folder / CHECKPOINTS, folder):
+        step = latest_step(run)
+        if step is not None:
+            return step_folder(run, step)
+    if not folder.is_dir():
+        raise ModelNotFound(f"no model in {folder}: there is no such folder")
+    return folder

@@ -1,0 +1,68 @@
+"""A trained model as others take it: weights without pickle, its settings, its words, and how clips were made.
+
+FOLDER/model.pt         state of VideoText, read with weights_only=True
+FOLDER/model.json       settings of the towers and of the clips
+FOLDER/vocabulary.json  words in the order of their ids
+"""
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sayso.config import Settings, validate
+from sayso.errors import ConfigError, InputError, ModelNotFound
+from shards.reader import ReaderSettings
+from train.tasks import ModelSettings, VideoText
+from train.vocabulary import Vocabulary
+
+WEIGHTS, CARD, WORDS = "model.pt", "model.json", "vocabulary.json"
+
+
+class ModelCard(Settings):
+    """What has to be known to build the model again and to feed it."""
+
+    model: ModelSettings
+    clips: ReaderSettings
+    words: int
+    word_dim: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with its words and the clips it was trained on."""
+
+    model: VideoText
+    vocabulary: Vocabulary
+    card: ModelCard
+
+
+def save_model(folder: Path, trained: Trained) -> None:
+    """Write weights, settings and vocabulary into a folder."""
+    torch.save(trained.model.state_dict(), folder / WEIGHTS)
+    (folder / CARD).write_text(json.dumps(trained.card.model_dump(mode="json"), indent=2))
+    trained.vocabulary.save(folder / WORDS)
+
+
+def load_model(folder: Path) -> Trained:
+    """The model in a folder, on the CPU and in evaluation mode.
+
+    Raises ModelNotFound where there is none, InputError where the files do not fit together.
+    """
+    for name in (WEIGHTS, CARD, WORDS):
+        if not (folder / name).is_file():
+            raise ModelNotFound(f"no model in {folder}: {name} is missing; `sayso train` writes it into a run's folder")
+    try:
+        card = validate(ModelCard, json.loads((folder / CARD).read_text()), source=str(folder / CARD))
+        state = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+        model = VideoText(card.model, words=card.words, word_dim=card.word_dim)
+        model.load_state_dict(state)
+    except ConfigError as error:
+        raise InputError(str(error)) from error
+    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{folder / WEIGHTS} is not a model that sayso wrote ({first})") from error
+    return Trained(model.eval(), Vocabulary.load(folder / WORDS), card)
