@@ -217,7 +217,7 @@ TASKS: dict[str, tuple[str, ...]] = {
         "peel carrot",
         "cut potato",
         "shake milk",
-        "stir milk",
+        "stir soup",
         "pour soup",
     ),
 }
@@ -229,7 +229,7 @@ ELSEWHERE = (
     "Earlier today I {past} the {object} at home.",
     "Last week my sister {past} the {object} for me.",
     "In another video we {past} the {object} together.",
-    "Yesterday somebody {past} the {object} far too long.",
+    "Yesterday somebody {past} the {object} all morning.",
 )
 
 CHATTER = (
