@@ -1,0 +1,182 @@
+"""What a reader knows of an export: its manifest, and the indexes of the shards in use. Plain files, no tables.
+
+Any sample is one range read: its clip and its JSON lie side by side in the tar.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sayso.errors import CorruptObject, InputError
+from sayso.storage import Storage
+from shards.manifest import FORMAT, NAME
+from shards.order import Ints
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The objects of a shard, relative to the export."""
+
+    tar: str
+    index: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One split of an export. `shared` gives the videos that lie in several shards: [(shard, samples), ...]."""
+
+    files: list[ShardFiles]
+    samples: Ints
+    videos: Ints
+    shared: dict[str, list[tuple[int, int]]]
+
+    def owned(self) -> Ints:
+        """Videos of each shard, one that lies in several counted in the first of them only."""
+        owned = self.videos.copy()
+        for places in self.shared.values():
+            for shard, _ in places[1:]:
+                owned[shard] -= 1
+        return owned
+
+
+def read_manifest(storage: Storage, split: str) -> Manifest:
+    """The manifest of a split. InputError where there is no export or no such split."""
+    try:
+        data = json.loads(storage.read(NAME))
+    except FileNotFoundError:
+        raise InputError(
+            f"{storage.url}: no {NAME} here; give <root>/shards/<export>, `sayso shard` makes it"
+        ) from None
+    except json.JSONDecodeError:
+        raise InputError(f"{storage.url}/{NAME}: not JSON; `sayso shard` writes it anew") from None
+    if data.get("format") != FORMAT:
+        raise InputError(f"{storage.url}/{NAME}: format {data.get('format')}, this sayso reads {FORMAT}")
+    entries = [entry for entry in data["shards"] if entry["split"] == split]
+    if not entries:
+        raise InputError(f"{storage.url}: no split {split!r} (there are: {', '.join(data['splits']) or 'none'})")
+    number = {entry["shard"]: i for i, entry in enumerate(entries)}
+    shared = {
+        video: [(number[shard], samples) for shard, samples in places]
+        for video, places in data["shared"].items()
+        if places[0][0] in number
+    }
+    return Manifest(
+        files=[ShardFiles(entry["tar"], entry["index"]) for entry in entries],
+        samples=np.array([entry["samples"] for entry in entries], dtype=np.int64),
+        videos=np.array([entry["videos"] for entry in entries], dtype=np.int64),
+        shared=shared,
+    )
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """A sample as it was read: the clip's MP4 and the parsed JSON."""
+
+    key: str
+    clip: bytes
+    facts: dict[str, Any]
+
+
+class ShardIndex:
+    """The index of one shard in memory."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    @cached_property
+    def rows_of_video(self) -> dict[str, Ints]:
+        """The rows of each video, in the tar's order; videos sorted."""
+        videos = np.asarray(self._table["video_id"].to_numpy(), dtype=np.str_)
+        names, inverse = np.unique(videos, return_inverse=True)
+        return {str(name): np.flatnonzero(inverse == i) for i, name in enumerate(names)}
+
+    def row(self, number: int) -> dict[str, Any]:
+        """One row, as a mapping."""
+        return {name: self._table[name][number].as_py() for name in self._table.column_names}
+
+
+class Library:
+    """Reads samples of a split. Not shared between processes; keeps the indexes of `keep` shards."""
+
+    def __init__(self, storage: Storage, manifest: Manifest, keep: int) -> None:
+        self._storage = storage
+        self._manifest = manifest
+        self._keep = keep
+        self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._owned: OrderedDict[int, list[str]] = OrderedDict()
+
+    def index(self, shard: int) -> ShardIndex:
+        """The index of a shard. CorruptObject where it is missing or not an index."""
+        if shard not in self._indexes:
+            self._indexes[shard] = self._read_index(shard)
+            if len(self._indexes) > self._keep:
+                self._owned.pop(self._indexes.popitem(last=False)[0], None)
+        self._indexes.move_to_end(shard)
+        return self._indexes[shard]
+
+    def _read_index(self, shard: int) -> ShardIndex:
+        key = self._manifest.files[shard].index
+        try:
+            table = pq.read_table(pa.BufferReader(self._storage.read(key)))
+        except FileNotFoundError:
+            raise CorruptObject(f"{key}: missing") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CorruptObject(f"{key}: not an index ({error})") from None
+        if table.num_rows != self._manifest.samples[shard]:
+            raise CorruptObject(f"{key}: {table.num_rows} samples, the manifest says {self._manifest.samples[shard]}")
+        return ShardIndex(table)
+
+    def owned_videos(self, shard: int) -> list[str]:
+        """The videos that are counted in a shard, sorted."""
+        index = self.index(shard)
+        if shard not in self._owned:
+            shared = self._manifest.shared
+            self._owned[shard] = [v for v in index.rows_of_video if v not in shared or shared[v][0][0] == shard]
+        return self._owned[shard]
+
+    def clip_of_video(self, shard: int, video: str, share: float) -> tuple[int, int]:
+        """The clip at `share` in [0, 1) of a video's clips, over all shards that hold it: (shard, row)."""
+        places = self._manifest.shared.get(video) or [(shard, len(self.index(shard).rows_of_video[video]))]
+        number = int(share * sum(samples for _, samples in places))
+        for place, samples in places:
+            if number < samples:
+                return place, int(self.index(place).rows_of_video[video][number])
+            number -= samples
+        raise AssertionError("share is below 1")
+
+    def video_ids(self) -> Iterator[str]:
+        """All videos of the split; reads every index."""
+        for shard in range(len(self._manifest.files)):
+            yield from self.owned_videos(shard)
+
+    def read(self, shard: int, row: int) -> RawSample:
+        """One sample, by one range read. CorruptObject where its bytes are not those that were indexed."""
+        at = self.index(shard).row(row)
+        tar, begin = self._manifest.files[shard].tar, at["mp4_offset"]
+        end = at["json_offset"] + at["json_bytes"]
+        data = self._range(tar, begin, end)
+        clip, facts = data[: at["mp4_bytes"]], data[at["json_offset"] - begin :]
+        if len(data) != end - begin or zlib.crc32(clip) != at["mp4_crc32"] or zlib.crc32(facts) != at["json_crc32"]:
+            raise CorruptObject(f"{tar}: sample {at['key']} is not what its index says")
+        return RawSample(at["key"], clip, json.loads(facts))
+
+    def _range(self, key: str, begin: int, end: int) -> bytes:
+        try:
+            if not self._storage.is_local:
+                return self._storage.read(key, begin, end)
+            with Path(self._storage.path(key)).open("rb", buffering=0) as file:
+                file.seek(begin)
+                return file.read(end - begin)
+        except FileNotFoundError:
+            raise CorruptObject(f"{key}: missing") from None

@@ -1,0 +1,78 @@
+"""The order of an epoch: a shuffle that is a function of (seed, epoch) and needs no memory for the samples.
+
+Shards are permuted, and every `block_shards` of them make a block, whose units (clips or videos) are permuted as one.
+So neighbours in the order come from all shards of a block, while at any time only the indexes of one or two blocks
+are in use. Permutations come from sorting SplitMix64 values and not from a library's generator, whose stream may
+change with its version: an order must be the same when a run resumes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+_GOLDEN = 0x9E3779B97F4A7C15
+_BLOCKS_KEPT = 2
+
+
+def permutation(seed: str, size: int) -> Ints:
+    """A permutation of range(size) drawn from a text; the same everywhere and for ever."""
+    base = int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=8).digest(), "big")
+    counters = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.full(size, base, dtype=np.uint64)
+    return np.argsort(_mix(counters), kind="stable").astype(np.int64)
+
+
+def uniforms(seed: str, count: int) -> list[float]:
+    """Numbers in [0, 1) drawn from a text, at most eight."""
+    digest = hashlib.blake2b(seed.encode(), digest_size=8 * count).digest()
+    # 53 bits, so that the quotient is exact and never 1.
+    return [(int.from_bytes(digest[8 * i : 8 * i + 8], "big") >> 11) / (1 << 53) for i in range(count)]
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's finaliser (Steele, Lea and Flood, 2014): a bijection that scatters counters."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+class Order:
+    """Where the units of an epoch lie: position in the epoch -> (shard, unit of that shard).
+
+    `sizes` are the units of each shard. Memory grows with the number of shards and with the units of a block.
+    """
+
+    def __init__(self, sizes: Sequence[int] | Ints, *, seed: int, epoch: int, block_shards: int) -> None:
+        self._seed = f"{seed}:{epoch}"
+        self._block_shards = block_shards
+        self._shards = permutation(f"{self._seed}:shards", len(sizes))
+        ordered = np.asarray(sizes, dtype=np.int64)[self._shards]
+        self._ends = np.cumsum(ordered)
+        self._block_ends = np.append(self._ends[block_shards - 1 :: block_shards], self._ends[-1:])
+        self._blocks: OrderedDict[int, Ints] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, position: int) -> tuple[int, int]:
+        """The shard and the unit in it at a position of the epoch."""
+        if not 0 <= position < len(self):
+            raise IndexError(position)
+        block = int(np.searchsorted(self._block_ends, position, side="right"))
+        begin = int(self._block_ends[block - 1]) if block else 0
+        place = begin + int(self._block(block, int(self._block_ends[block]) - begin)[position - begin])
+        slot = int(np.searchsorted(self._ends, place, side="right"))
+        before = int(self._ends[slot - 1]) if slot else 0
+        return int(self._shards[slot]), place - before
+
+    def _block(self, block: int, size: int) -> Ints:
+        if block not in self._blocks:
+            self._blocks[block] = permutation(f"{self._seed}:block:{block}", size)
+            if len(self._blocks) > _BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
+        return self._blocks[block]
