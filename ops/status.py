@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from ops import show
-from sayso.engine.ledger import newest_failures
+from sayso.engine.ledger import newest_failures, stage_tally
 from sayso.root import Root
 from sayso.rows import Narration, Run, Video
 from sayso.stage import Stage
@@ -63,21 +63,15 @@ def _discover_status(root: Root, times: dict[str, tuple[float, float]]) -> Stage
 
 
 def _stage_status(root: Root, stage: Stage[Any, Any], times: dict[str, tuple[float, float]]) -> StageStatus:
-    keys = set(stage.keys())
-    done = root.table(stage.writes).made_from(stage.name) & keys
-    skipped: Counter[str] = Counter()
-    failed: Counter[str] = Counter()
-    for key, failure in newest_failures(root, stage.name).items():
-        if key in keys and key not in done:
-            (skipped if failure.kind == "skip" else failed)[failure.reason] += 1
+    tally = stage_tally(root, stage)
     seconds, video_seconds = times.get(stage.name, (0.0, 0.0))
     return StageStatus(
         name=stage.name,
-        total=len(keys),
-        done=len(done),
-        pending=len(keys) - len(done) - skipped.total() - failed.total(),
-        skipped=dict(skipped),
-        failed=dict(failed),
+        total=tally.total,
+        done=tally.done,
+        pending=tally.pending,
+        skipped=dict(tally.skipped),
+        failed=dict(tally.failed),
         seconds=seconds,
         video_seconds=video_seconds,
         x_realtime=video_seconds / seconds if seconds and video_seconds else None,

@@ -5,11 +5,12 @@ outcome.py    one attempt at one row, and what can come of it (also used without
 worker.py     the Ray actor around a stage
 pool.py       the actors: rows in flight, time limits, deaths
 ledger.py     what is pending, and the commits of what is settled
+cluster.py    joining or starting Ray
 run.py        the loop
 """
 
 from sayso.engine.outcome import attempt
-from sayso.engine.run import Progress, run_stage
+from sayso.engine.run import Engine, Progress
 from sayso.engine.settings import EngineSettings
 
-__all__ = ["EngineSettings", "Progress", "attempt", "run_stage"]
+__all__ = ["Engine", "EngineSettings", "Progress", "attempt"]

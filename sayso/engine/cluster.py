@@ -1,17 +1,12 @@
-"""Joining a Ray cluster, or starting Ray on this machine for the length of a run."""
+"""Joining a Ray cluster, or starting Ray on this machine for the length of a run.
+
+Ray takes seconds to import and to start, so neither happens before there is a row to work on.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-# Ray reads these when it is imported.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray
 
 from sayso.engine.settings import EngineSettings
 from sayso.errors import UserError
@@ -21,37 +16,55 @@ from sayso.stage import Resources
 _OBJECT_STORE_BYTES = 256 * 2**20
 
 
-@contextmanager
-def connected(settings: EngineSettings) -> Iterator[None]:
-    """A connection to Ray. A cluster that was running before goes on running."""
-    if ray.is_initialized():
-        yield
-        return
-    try:
-        if settings.address:
-            ray.init(address=settings.address, log_to_driver=False, logging_level=logging.WARNING)
-        else:
-            ray.init(
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                object_store_memory=_OBJECT_STORE_BYTES,
-            )
-    except ConnectionError as error:
-        raise UserError(f"engine.address: no Ray cluster answers at {settings.address} ({error})") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+class Cluster:
+    """A connection to Ray that is made when it is first needed. A cluster that ran before goes on running."""
 
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._ours = False
 
-def pool_size(needs: Resources, rows: int, settings: EngineSettings) -> int:
-    """How many workers of these needs the cluster holds, and the rows can use."""
-    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    fits = [int(has.get("CPU", 0) // needs.cpus)] if needs.cpus else []
-    if needs.gpus:
-        fits.append(int(has.get("GPU", 0) // needs.gpus))
-    most = min(fits, default=rows)
-    if most < 1:
-        raise UserError(f"no node has {needs.cpus:g} cpus and {needs.gpus:g} gpus for a worker; the cluster has {has}")
-    return max(1, min(most, rows, settings.workers or most))
+    def connect(self) -> None:
+        """Join or start Ray, if this process is not connected yet. UserError where no cluster answers."""
+        # Ray reads these when it is imported.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        if ray.is_initialized():
+            return
+        address = self._settings.address
+        try:
+            if address:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+            else:
+                ray.init(
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                )
+        except ConnectionError as error:
+            raise UserError(f"engine.address: no Ray cluster answers at {address} ({error})") from None
+        self._ours = True
+
+    def close(self) -> None:
+        """Leave the cluster, or end the Ray that was started here."""
+        if self._ours:
+            import ray
+
+            ray.shutdown()
+            self._ours = False
+
+    def pool_size(self, needs: Resources, rows: int) -> int:
+        """How many workers of these needs the cluster holds and the rows can use; UserError where it holds none."""
+        import ray
+
+        has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        fits = [int(has.get("CPU", 0) // needs.cpus)] if needs.cpus else []
+        if needs.gpus:
+            fits.append(int(has.get("GPU", 0) // needs.gpus))
+        most = min(fits, default=rows)
+        if most < 1:
+            asked = f"{needs.cpus:g} cpus and {needs.gpus:g} gpus"
+            raise UserError(f"no node has {asked} for a worker; the cluster has {has}")
+        return max(1, min(most, rows, self._settings.workers or most))

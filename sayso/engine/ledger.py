@@ -54,6 +54,17 @@ class Tally:
             del group[failure.reason]
 
 
+def stage_tally(root: Root, stage: Stage[Any, Any]) -> Tally:
+    """Count a stage's inputs from the tables' keys; rows themselves are not read."""
+    keys = set(stage.keys())
+    done = root.table(stage.writes).made_from(stage.name) & keys
+    tally = Tally(total=len(keys), done=len(done))
+    for key, failure in newest_failures(root, stage.name).items():
+        if key in keys and key not in done:
+            tally.count(failure)
+    return tally
+
+
 class Ledger:
     """The state of one stage in one run."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import random
 import time
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from sayso.engine.cluster import Cluster
 from sayso.engine.ledger import Ledger, Tally
 from sayso.engine.outcome import DEADLY, Done, Failed, Fatal, Outcome
 from sayso.engine.settings import EngineSettings
@@ -48,40 +50,54 @@ class Progress:
 Watch = Callable[[Progress], None]
 
 
-def run_stage(
-    stage: Stage[Any, Any],
-    root: Root,
-    settings: EngineSettings,
-    run_id: str,
-    watch: Watch = lambda progress: None,
-) -> Progress:
-    """Run a stage over everything that is pending, and say what became of it.
+class Engine:
+    """Runs stages of one root, one after the other, in one connection to Ray. A context manager."""
 
-    Raises what stops a run (UserError, WorkFailed, KeyboardInterrupt) after what was settled has been committed.
-    """
-    ledger = Ledger(stage, root, run_id)
-    progress = Progress(stage.name, ledger.tally)
-    queue = _Queue(ledger.pending(), settings.longest_wait)
-    watch(progress)
-    if queue.empty:
+    def __init__(self, root: Root, settings: EngineSettings, run_id: str | None = None) -> None:
+        self.root = root
+        self.settings = settings
+        self.run_id = run_id or new_run_id()
+        self._cluster = Cluster(settings)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._cluster.close()
+
+    def run(self, stage: Stage[Any, Any], watch: Watch = lambda progress: None) -> Progress:
+        """Run a stage over everything that is pending, and say what became of it.
+
+        Raises what stops a run (UserError, WorkFailed, KeyboardInterrupt) after what was settled is committed.
+        """
+        ledger = Ledger(stage, self.root, self.run_id)
+        progress = Progress(stage.name, ledger.tally)
+        queue = _Queue(ledger.pending(), self.settings.longest_wait)
+        watch(progress)
+        if not queue.empty:
+            self._work(stage, ledger, queue, progress, watch)
         return progress
-    figures = _Figures(root, run_id, progress)
-    # Ray takes seconds to import and start: a run with nothing to do never gets here.
-    from sayso.engine.cluster import connected, pool_size
-    from sayso.engine.pool import Pool
 
-    with connected(settings):
-        pool = Pool(stage, pool_size(stage.resources, len(queue), settings), settings)
+    def _work(self, stage: Stage[Any, Any], ledger: Ledger, queue: _Queue, progress: Progress, watch: Watch) -> None:
+        self._cluster.connect()
+        from sayso.engine.pool import Pool
+
+        figures = _Figures(self.root, self.run_id, progress)
+        pool = Pool(stage, self._cluster.pool_size(stage.resources, len(queue)), self.settings)
         try:
-            for _ in _loop(ledger, queue, pool, settings, progress):
+            for _ in _loop(ledger, queue, pool, self.settings, progress):
                 watch(progress)
                 figures.tick()
         finally:
             pool.close()
             ledger.commit()
             figures.tick(finished=True)
-    watch(progress)
-    return progress
+        watch(progress)
+
+
+def new_run_id() -> str:
+    """A name for a run: when it began, and something that no other run has."""
+    return f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
 
 
 class _Queue:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 import ray
 
-from sayso.engine import EngineSettings, run_stage
+from sayso.engine import Engine, EngineSettings, Progress
 from sayso.engine.ledger import newest_failures
 from sayso.errors import ModelNotFound, NoSpace, Permanent, Retry, Skip, TooManyBugs
 from sayso.root import Root
@@ -87,42 +87,47 @@ def add(root: Root, titles: Sequence[str], first: int = 0) -> None:
     root.table(Video).append([{**row.model_dump(), **marks} for row in rows], CommitId(f"add{first}", 0))
 
 
+def run(stage: Behave) -> Progress:
+    with Engine(stage.root, SETTINGS) as engine:
+        return engine.run(stage)
+
+
 def made(root: Root) -> list[str]:
     return sorted(row.video_id for row in root.table(Media).rows())
 
 
 def test_every_row_once_and_a_second_run_does_nothing(root: Root) -> None:
     add(root, ["fine"] * 20)
-    progress = run_stage(Behave(root), root, SETTINGS, "run1")
+    progress = run(Behave(root))
     assert made(root) == sorted(f"v{i}" for i in range(20))
     assert (progress.tally.done, progress.video_seconds, progress.stored_bytes) == (20, 200.0, 140)
-    again = run_stage(Behave(root), root, SETTINGS, "run2")
+    again = run(Behave(root))
     assert (again.settled, again.tally.done) == (0, 20)
 
 
 def test_refusals_are_counted_by_reason_and_not_tried_again(root: Root) -> None:
     add(root, ["skip", "permanent", "fine"])
-    tally = run_stage(Behave(root), root, SETTINGS, "run1").tally
+    tally = run(Behave(root)).tally
     assert (dict(tally.skipped), dict(tally.failed), tally.done) == ({"no_speech": 1}, {"http_404": 1}, 1)
-    again = run_stage(Behave(root), root, SETTINGS, "run2")
+    again = run(Behave(root))
     assert again.settled == 0
     assert dict(again.tally.skipped) == {"no_speech": 1}
 
 
 def test_retries_go_through_and_what_does_not_is_tried_in_the_next_run(root: Root) -> None:
     add(root, ["flaky", "retry"])
-    tally = run_stage(Behave(root), root, SETTINGS, "run1").tally
+    tally = run(Behave(root)).tally
     assert made(root) == ["v0"]
     assert dict(tally.failed) == {"http_503": 1}
     failure = newest_failures(root, "behave")["v1"]
     assert (failure.kind, failure.attempts) == ("retry", 3)
-    again = run_stage(Behave(root), root, SETTINGS, "run2")
+    again = run(Behave(root))
     assert again.settled == 3
 
 
 def test_deadly_rows_are_quarantined_and_their_neighbours_unharmed(root: Root) -> None:
     add(root, ["fine", "die", "fine", "hang", *["fine"] * 8])
-    tally = run_stage(Behave(root), root, SETTINGS, "run1").tally
+    tally = run(Behave(root)).tally
     assert tally.done == 10
     assert dict(tally.failed) == {"worker_died": 1, "timeout": 1}
     failures = newest_failures(root, "behave")
@@ -130,30 +135,30 @@ def test_deadly_rows_are_quarantined_and_their_neighbours_unharmed(root: Root) -
         "v1": ("poison", 3),
         "v3": ("poison", 3),
     }
-    assert run_stage(Behave(root), root, SETTINGS, "run2").settled == 0
+    assert run(Behave(root)).settled == 0
 
 
 def test_a_bug_is_kept_with_its_traceback_and_many_stop_the_run(root: Root) -> None:
     add(root, ["bug", "fine"])
-    run_stage(Behave(root), root, SETTINGS, "run1")
+    run(Behave(root))
     failure = newest_failures(root, "behave")["v0"]
     assert (failure.kind, failure.reason) == ("bug", "ZeroDivisionError")
     assert "made for this test" in failure.message
     assert "Traceback" in failure.message
     add(root, ["bug"] * 30, first=100)
     with pytest.raises(TooManyBugs, match="made for this test"):
-        run_stage(Behave(root), root, SETTINGS, "run2")
+        run(Behave(root))
     assert len(newest_failures(root, "behave")) >= 10
 
 
 def test_a_full_disk_stops_the_run_and_blames_no_row(root: Root) -> None:
     add(root, ["full"])
     with pytest.raises(NoSpace):
-        run_stage(Behave(root), root, SETTINGS, "run1")
+        run(Behave(root))
     assert newest_failures(root, "behave") == {}
 
 
 def test_a_missing_model_stops_the_run_with_its_own_error(root: Root) -> None:
     add(root, ["fine"])
     with pytest.raises(ModelNotFound, match="looked here and there"):
-        run_stage(NoModel(root), root, SETTINGS, "run1")
+        run(NoModel(root))

@@ -1,0 +1,254 @@
+"""The command `sayso`: thin; the work is in plain functions elsewhere.
+
+Data goes to stdout, progress to stderr. Exit codes: 0 ok, 1 work failed, 2 usage, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from ops import show
+from sayso.errors import SaysoError, UserError
+
+app = typer.Typer(
+    name="sayso",
+    help="From a list of things people do to a trained video-text model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+# What shells say of a command that was stopped by Ctrl-C.
+INTERRUPTED = 130
+
+evaluate = typer.Typer(help="Measure a trained model.", no_args_is_help=True)
+app.add_typer(evaluate, name="evaluate")
+
+RootOption = Annotated[str, typer.Option("--root", help="The dataset root: a folder or any fsspec URL.")]
+VideosOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--videos",
+        help="A folder, a text/CSV/Parquet list of URLs, a feed, or a URL or search that yt-dlp understands. "
+        "May be given several times.",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="A pipeline's YAML file; see docs/configuration.md.")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings laid over the file's.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved configuration and what would be done; do nothing.")
+]
+
+
+@app.command()
+def run(
+    root: RootOption,
+    overrides: Overrides = None,
+    videos: VideosOption = None,
+    config: ConfigOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Ingest videos: discover, fetch, transcribe, captions, align, shard. Run it again to go on.
+
+    Example: sayso run --videos ./my-videos --root ./data
+    """
+    _ingest(None, root, videos, config, overrides, dry_run, json)
+
+
+def _stage_command(name: str, help_text: str) -> None:
+    """Add the command of one stage."""
+
+    def command(
+        root: RootOption,
+        overrides: Overrides = None,
+        config: ConfigOption = None,
+        dry_run: DryRunOption = False,
+        json: JsonOption = False,
+    ) -> None:
+        _ingest([name], root, None, config, overrides, dry_run, json)
+
+    app.command(name, help=help_text)(command)
+
+
+@app.command()
+def discover(
+    root: RootOption,
+    videos: VideosOption = None,
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Find videos in folders, lists, feeds, playlists and searches, and note them in the videos table."""
+    _ingest(["discover"], root, videos, config, overrides, dry_run, json)
+
+
+_stage_command("fetch", "Fetch what was discovered and normalise it to proxies.")
+_stage_command("transcribe", "Transcribe the speech of fetched videos with Whisper.")
+_stage_command("captions", "Read the captions that came with fetched videos.")
+_stage_command("align", "Make narrations: sentences with times, kept or dropped with a reason.")
+_stage_command("shard", "Plan shards over the kept narrations, cut the clips and publish the tars.")
+
+
+def _ingest(
+    only: list[str] | None,
+    root: str,
+    videos: list[str] | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    from ops.pipeline import describe, load_pipeline, run_pipeline
+    from ops.status import show_status, status
+    from sayso.root import Root
+
+    pipeline = load_pipeline(config, overrides or [], videos or [])
+    if dry_run:
+        _print(describe(pipeline, root, only), json)
+        return
+    opened = Root(root).create()
+    with show.bars() as bars:
+        stages = run_pipeline(opened, pipeline, only, bars)
+    found = status(opened, stages)
+    if json:
+        show.as_json(found.model_dump())
+    else:
+        show_status(found)
+    chosen = [stage for stage in found.stages if only is None or stage.name in only]
+    if any(stage.failed for stage in chosen):
+        show.err.print(f"sayso: some rows failed; see `sayso failures --root {root}`")
+        raise typer.Exit(1)
+
+
+@app.command(name="status")
+def status_command(root: RootOption, json: JsonOption = False) -> None:
+    """Where a data set stands, a stage: total, done, dropped by reason, failed by class."""
+    from ops.pipeline import stages_of
+    from ops.status import show_status, status
+    from sayso.root import Root
+
+    opened = Root(root).open()
+    found = status(opened, stages_of(opened))
+    if json:
+        show.as_json(found.model_dump())
+    else:
+        show_status(found)
+
+
+@app.command(name="failures")
+def failures_command(
+    root: RootOption,
+    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """What was dropped or could not be done, by stage and class, with examples."""
+    from ops.failures import failures, show_failures
+    from ops.pipeline import stages_of
+    from sayso.root import Root
+
+    opened = Root(root).open()
+    stages = stages_of(opened)
+    names = ["discover", *(each.name for each in stages)]
+    if stage and stage not in names:
+        raise UserError(f"--stage {stage}: no such stage (there are {', '.join(names)})")
+    done = {each.name: opened.table(each.writes).made_from(each.name) for each in stages}
+    classes = failures(opened, [stage] if stage else names, done)
+    if json:
+        show.as_json([group.model_dump() for group in classes])
+    else:
+        show_failures(classes)
+
+
+@app.command()
+def replay(
+    stage: Annotated[str, typer.Argument(help="fetch, transcribe, captions, align or shard.")],
+    row_id: Annotated[str, typer.Argument(metavar="ID", help="The row's id, as `sayso failures` shows it.")],
+    root: RootOption,
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run one row of one stage in this terminal, without Ray, and print what comes of it. Tables stay as they are."""
+    from ops.pipeline import load_pipeline, stages_of
+    from ops.replay import replay as replay_row
+    from sayso.root import Root
+
+    opened = Root(root).open()
+    pipeline = load_pipeline(config, overrides or [], []) if config or overrides else None
+    result = replay_row(stages_of(opened, pipeline), stage, row_id)
+    show.as_json(result)
+    if result["outcome"] not in ("done", "skip"):
+        raise typer.Exit(1)
+
+
+@app.command(name="verify")
+def verify_command(root: RootOption, json: JsonOption = False) -> None:
+    """Re-read every object and table, and name what is not whole."""
+    from ops.verify import verify
+    from sayso.root import Root
+
+    found = verify(Root(root).open())
+    if json:
+        show.as_json(found.model_dump())
+    else:
+        for problem in found.problems:
+            show.out.print(problem, markup=False)
+        word = f"{len(found.problems)} broken" if found.problems else "all whole"
+        show.out.print(f"{found.tables} tables, {found.rows} rows, {found.objects} objects: {word}")
+        if found.extra:
+            show.out.print(f"{len(found.extra)} objects belong to no row (an unfinished run leaves such)")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@app.command(name="doctor")
+def doctor_command(json: JsonOption = False) -> None:
+    """Look whether this machine has what sayso needs, and say how to get what is missing."""
+    from ops.doctor import doctor, show_checks
+
+    checks = doctor()
+    if json:
+        show.as_json([check.model_dump() for check in checks])
+    else:
+        show_checks(checks)
+    if not all(check.ok for check in checks if check.needed):
+        raise typer.Exit(1)
+
+
+def _print(data: dict[str, Any], json: bool) -> None:
+    """A nested mapping as JSON, or as YAML for people."""
+    import yaml
+
+    if json:
+        show.as_json(data)
+    else:
+        show.out.print(
+            yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip(), markup=False, highlight=False
+        )
+
+
+def _stop(signal_number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of the command."""
+    # A cluster's scheduler says SIGTERM where a person presses Ctrl-C; both commit what is done before leaving.
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            show.err.print("sayso: stopped; what was done is kept, the same command goes on from here")
+        raise
+    except SaysoError as error:
+        show.err.print(f"sayso: {error}", markup=False, highlight=False)
+        sys.exit(2 if isinstance(error, UserError) else 1)

@@ -1,0 +1,113 @@
+"""The pages of docs/ that are written by the code; a test checks that they are true.
+
+python -m ops.docs FOLDER
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+
+_MADE = "<!-- Written by `make docs`; do not edit. -->"
+
+
+def configuration() -> str:
+    """docs/configuration.md: every key of a pipeline and of a recipe, with its type, default and meaning."""
+    from ops.pipeline import Pipeline
+    from train.recipe import Recipe
+
+    return "\n".join(
+        [
+            "# Configuration",
+            "",
+            _MADE,
+            "",
+            "Every key can stand in a YAML file and be overridden on the command line as `key=value`.",
+            "Unknown keys and wrong values are refused with the key's name and what is allowed.",
+            "",
+            "## A pipeline: `sayso run --config pipeline.yaml`",
+            "",
+            *_table(Pipeline),
+            "",
+            "## A recipe: `sayso train recipe.yaml`",
+            "",
+            *_table(Recipe),
+            "",
+        ]
+    )
+
+
+def _table(model: type[BaseModel]) -> Iterator[str]:
+    yield "| key | type | default | meaning |"
+    yield "|---|---|---|---|"
+    yield from _rows(model, "")
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _rows(field.annotation, f"{key}.")
+        else:
+            yield f"| `{key}` | {_type(field)} | {_default(field)} | {field.description or ''} |"
+
+
+def _type(field: FieldInfo) -> str:
+    name = inspect.formatannotation(field.annotation)
+    limits = [part for part in map(str, field.metadata) if "=" in part]
+    for noise in ("typing.", "pathlib.", "annotated_types."):
+        name = name.replace(noise, "")
+    text = f"{name}, {', '.join(limits)}" if limits else name
+    return "`" + text.replace("|", "\\|") + "`"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "*needed*"
+    value: Any = field.get_default(call_default_factory=True)
+    if value is None:
+        return "none"
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    text = yaml.safe_dump(value if not isinstance(value, tuple) else list(value), default_flow_style=True)
+    return "`" + text.removesuffix("...\n").strip().replace("|", "\\|") + "`"
+
+
+def commands() -> str:
+    """docs/commands.md: the --help of every command."""
+    from typer.testing import CliRunner
+
+    from ops.cli import app
+
+    names = [["--help"]]
+    for command in app.registered_commands:
+        assert command.name or command.callback
+        names.append([command.name or command.callback.__name__, "--help"])  # type: ignore[union-attr]  # one of both is there
+    names.append(["evaluate", "retrieval", "--help"])
+    parts = ["# Commands", "", _MADE, ""]
+    for name in names:
+        result = CliRunner().invoke(app, name, prog_name="sayso", env={"COLUMNS": "110", "TERM": "dumb"})
+        text = "\n".join(line.rstrip() for line in result.stdout.strip().splitlines())
+        parts += [f"## sayso {' '.join(name[:-1])}".rstrip(), "", "```", text, "```", ""]
+    return "\n".join(parts)
+
+
+PAGES = {"configuration.md": configuration, "commands.md": commands}
+
+
+def main(folder: Path) -> None:
+    """Write all pages into a folder."""
+    for name, page in PAGES.items():
+        (folder / name).write_text(page())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

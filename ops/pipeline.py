@@ -1,0 +1,163 @@
+"""The ingestion as one visible list of steps, and its configuration as one YAML file.
+
+discover -> fetch -> transcribe, captions -> align -> (plan) shard -> manifest
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from align.align import Align, AlignSettings
+from align.captions import Captions, CaptionsSettings
+from ingest.discover import DiscoverSettings, discover, record
+from ingest.fetch import Fetch, FetchSettings
+from ingest.sites import SiteSettings
+from ingest.transcribe import Transcribe, TranscribeSettings
+from ops.show import Bars
+from sayso.arrow import MADE_BY, MADE_FROM
+from sayso.config import Settings, load, validate
+from sayso.engine import Engine, EngineSettings
+from sayso.engine.ledger import stage_tally
+from sayso.engine.run import new_run_id
+from sayso.root import Root
+from sayso.rows import Run, Shard
+from sayso.stage import Stage
+from sayso.tables import CommitId
+from shards.manifest import publish_manifest
+from shards.plan import ShardSettings, plan_export, propose
+from shards.stage import MakeShards
+
+# The configuration of the newest run, kept in the root: status and replay read it.
+CONFIG_KEY = "pipeline.yaml"
+
+
+class Pipeline(Settings):
+    """Everything that decides an ingestion."""
+
+    videos: list[str] = Field(
+        default=[], description="what to ingest: folders, lists of URLs, feeds, URLs, searches; --videos adds to them"
+    )
+    sites: SiteSettings = SiteSettings()
+    discover: DiscoverSettings = DiscoverSettings()
+    fetch: FetchSettings = FetchSettings()
+    transcribe: TranscribeSettings = TranscribeSettings()
+    captions: CaptionsSettings = CaptionsSettings()
+    align: AlignSettings = AlignSettings()
+    shard: ShardSettings = ShardSettings()
+    engine: EngineSettings = EngineSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_way_to_ask_sites(cls, data: Any) -> Any:
+        """What `sites` says holds for listings and downloads alike, unless one of them says otherwise."""
+        if not isinstance(data, dict) or not isinstance(data.get("sites"), dict):
+            return data
+        asked = data["sites"]
+        finding = {**_mapping(data, "discover")}
+        fetching = {**_mapping(data, "fetch")}
+        downloading = {**_mapping(fetching, "download")}
+        finding["sites"] = {**asked, **_mapping(finding, "sites")}
+        downloading["sites"] = {**asked, **_mapping(downloading, "sites")}
+        return {**data, "discover": finding, "fetch": {**fetching, "download": downloading}}
+
+
+def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def load_pipeline(config: Path | None, overrides: Sequence[str], videos: Sequence[str]) -> Pipeline:
+    """The pipeline of a YAML file (or the defaults) with overrides; `videos` are added to its own."""
+    pipeline = load(Pipeline, config, overrides)
+    return pipeline.model_copy(update={"videos": [*pipeline.videos, *videos]})
+
+
+def stages_of(root: Root, pipeline: Pipeline | None = None) -> list[Stage[Any, Any]]:
+    """The stages in the order of the data's way; by default as the root's newest run configured them."""
+    pipeline = pipeline or _recorded(root)
+    return [
+        Fetch(root, pipeline.fetch),
+        Transcribe(root, pipeline.transcribe),
+        Captions(root, pipeline.captions),
+        Align(root, pipeline.align),
+        MakeShards(root, pipeline.shard.export),
+    ]
+
+
+def _recorded(root: Root) -> Pipeline:
+    if not root.storage.exists(CONFIG_KEY):
+        return Pipeline()
+    return validate(Pipeline, yaml.safe_load(root.storage.read(CONFIG_KEY)), f"{root.url}/{CONFIG_KEY}")
+
+
+def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bars: Bars) -> list[Stage[Any, Any]]:
+    """Run all stages, or only those named, each over what is pending; returns all stages.
+
+    Raises what stops a run; everything settled before that is kept, and the same call goes on from there.
+    """
+    run_id = new_run_id()
+    stages = stages_of(root, pipeline)
+    resolved = yaml.safe_dump(pipeline.model_dump(mode="json"), sort_keys=False).encode()
+    root.storage.put_bytes(resolved, CONFIG_KEY)
+    root.storage.put_bytes(resolved, f"runs/{run_id}.yaml")
+    if only is None or "discover" in only:
+        _discover(root, pipeline, run_id, bars)
+    with Engine(root, pipeline.engine, run_id) as engine:
+        for stage in stages:
+            if only is None or stage.name in only:
+                _run_stage(engine, stage, pipeline, bars)
+    return stages
+
+
+def _discover(root: Root, pipeline: Pipeline, run_id: str, bars: Bars) -> None:
+    """Note the videos of everything given; those known already stay as they are."""
+    if not pipeline.videos:
+        return
+    bars.say(f"discover: looking through {', '.join(pipeline.videos)}")
+    started = time.monotonic()
+    found = record(root, discover(pipeline.videos, pipeline.discover))
+    bars.say(f"discover: {found.new} new videos, {found.known} known")
+    elapsed = max(time.monotonic() - started, 1e-9)
+    figures = Run(
+        run_id=run_id, stage="discover", elapsed=elapsed, total=found.new + found.known, done=found.new, failed=0,
+        in_flight=0, rows_per_second=found.new / elapsed, video_seconds=0.0, video_seconds_per_second=0.0,
+        bytes_per_second=0.0, finished=True,
+    )  # fmt: skip
+    marks = {MADE_BY: "discover", MADE_FROM: run_id}
+    root.table(Run).append([{**figures.model_dump(), **marks}], CommitId(f"{run_id}/discover", 0))
+
+
+def _run_stage(engine: Engine, stage: Stage[Any, Any], pipeline: Pipeline, bars: Bars) -> None:
+    root, sharding = engine.root, isinstance(stage, MakeShards)
+    if sharding:
+        plan_export(root, pipeline.shard)
+    bars.ended(engine.run(stage, bars.watch))
+    if sharding and root.table(Shard).made_from(stage.name):
+        publish_manifest(root, pipeline.shard.export)
+
+
+def describe(pipeline: Pipeline, url: str, only: Sequence[str] | None) -> dict[str, Any]:
+    """What `--dry-run` prints: the resolved configuration, the stages with their needs, and what is pending."""
+    root = Root(url)
+    stages = [stage for stage in stages_of(root, pipeline) if only is None or stage.name in only]
+    return {
+        "root": root.url,
+        "would": [_would(root, stage, pipeline) for stage in stages],
+        "configuration": pipeline.model_dump(mode="json"),
+    }
+
+
+def _would(root: Root, stage: Stage[Any, Any], pipeline: Pipeline) -> dict[str, Any]:
+    tally = stage_tally(root, stage)
+    needs = {"cpus": stage.resources.cpus, "gpus": stage.resources.gpus, "memory_bytes": stage.resources.memory_bytes}
+    would: dict[str, Any] = {"stage": stage.name, "pending": tally.pending, "done": tally.done, "a_worker_takes": needs}
+    if isinstance(stage, MakeShards):
+        planned = propose(root, pipeline.shard)
+        would["new_shards"] = {"shards": len(planned.plans), "samples": planned.samples, "bytes": planned.bytes}
+    return would
