@@ -2,6 +2,7 @@
 
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,11 @@ class SiteServer(ThreadingHTTPServer):
         """Forget a connection that has ended."""
         with self._lock:
             self._open.discard(connection)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Report what went wrong in a request, unless only the client went away."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # passed on as it came
 
     def server_close(self) -> None:
         """End the kept connections, then wait for their threads and close the listening socket."""

@@ -35,6 +35,7 @@ class SaysoDemoIE(InfoExtractor):
     """A video's page, e.g. http://127.0.0.1:8000/watch?v=AbCdEfGhIjK."""
 
     IE_NAME = "saysodemo"
+    _RETURN_TYPE = "video"
     _VALID_URL = _SITE + r"/watch\?(?:[^#]*&)?v=(?P<id>[0-9A-Za-z_-]{11})(?:[&#]|$)"
 
     def _real_extract(self, url: str) -> Info:
@@ -54,6 +55,8 @@ class SaysoDemoIE(InfoExtractor):
 
 class _ListIE(InfoExtractor):
     """What playlists and searches share: pages of entries, each page naming the next."""
+
+    _RETURN_TYPE = "playlist"
 
     def _entries(self, url: str, list_id: str) -> Iterator[Info]:
         for number in itertools.count(1):
