@@ -28,6 +28,11 @@ class _Segment(BaseModel):
     tOffsetMs: FiniteFloat | None = None
     acAsrConf: FiniteFloat | None = None
 
+    @property
+    def timed(self) -> bool:
+        """Whether a machine wrote it: a word with a time or a confidence."""
+        return self.tOffsetMs is not None or self.acAsrConf is not None
+
 
 class _Event(BaseModel):
     tStartMs: FiniteFloat = 0.0
@@ -56,7 +61,7 @@ def read_json3(text: str, settings: CaptionsSettings) -> list[Span]:
         place = ".".join(str(part) for part in problem["loc"])
         raise Permanent("bad_captions", f"{place}: {problem['msg']}" if place else problem["msg"]) from None
     events.sort(key=lambda event: event.tStartMs)
-    if any(segment.tOffsetMs is not None for event in events for segment in event.segs):
+    if any(segment.timed for event in events for segment in event.segs):
         return spans_of(_spoken(events, settings))
     return spans_of(_written(events, settings.shortest_cue))
 
