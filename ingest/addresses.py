@@ -20,7 +20,13 @@ def why_not_web(url: str) -> str | None:
         return "not a URL"
     if parts.scheme.lower() not in ("http", "https"):
         return "not an http(s) URL"
-    return None if host else "a URL without a host"
+    if not host:
+        return "a URL without a host"
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return "a URL with a host that no name server knows"
+    return None
 
 
 def is_private_name(url: str) -> bool:

@@ -76,7 +76,7 @@ def download(video: Video, into: Path, settings: DownloadSettings) -> Downloaded
         formats = choose_formats(info.get("formats") or (), settings.short_side_px)
         sizes = [size for chosen in formats if (size := chosen.get("filesize") or chosen.get("filesize_approx"))]
         _refuse_size(sum(sizes), settings)
-        captions, failed = _captions(client, choose(info, settings.caption_languages), into)
+        captions, failed = fetch_captions(client, choose(info, settings.caption_languages), into)
         paths = [
             _fetch(client, {**info, **chosen}, into / f"{name}.{_extension(chosen)}", settings)
             for name, chosen in zip(("media", "sound"), formats, strict=False)
@@ -153,7 +153,7 @@ def _extension(chosen: Info) -> str:
     return str(chosen["ext"]) if chosen.get("ext") in _EXTENSIONS else "bin"
 
 
-def _captions(client: SiteClient, offers: Sequence[Offer], into: Path) -> tuple[list[CaptionFile], list[str]]:
+def fetch_captions(client: SiteClient, offers: Sequence[Offer], into: Path) -> tuple[list[CaptionFile], list[str]]:
     """Fetch captions, and say which could not be had: a video is worth fetching without them."""
     files, failed = [], []
     for number, offer in enumerate(offers):

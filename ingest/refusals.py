@@ -8,7 +8,7 @@
 | fewer bytes than announced | Retry("truncated") |
 | certificate that cannot be verified | Permanent("bad_certificate") |
 | blocked in this country | Permanent("geo_restricted") |
-| no extractor takes the URL | Permanent("unsupported_url") |
+| no extractor takes the URL, or it needs a protocol that is not spoken | Permanent("unsupported_url") |
 | a stream that is not on | Skip("live") |
 | the site says why not (private, removed, for members) | Permanent("unavailable") |
 | a page that yt-dlp cannot read | Permanent("extractor_failed") |
@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, IncompleteRead, TransportError
+from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, IncompleteRead, RequestError, TransportError
 from yt_dlp.utils import (
     ContentTooShortError,
     ExtractorError,
@@ -76,6 +76,8 @@ def _translate(error: BaseException) -> SaysoError | None:
             return NoSpace("no space left for the download: free some and run the same command again")
         case TransportError() | TimeoutError() | ConnectionError():
             return Retry("network", one_line(error))
+        case RequestError():
+            return Permanent("unsupported_url", one_line(error))
     return None
 
 

@@ -194,13 +194,22 @@ class SiteClient:
             raise known from error
 
 
+class _Aside:
+    """Takes what yt-dlp says: nothing of it is for people, for what matters comes as an error."""
+
+    def debug(self, message: str) -> None:
+        _log.debug("%s", message)
+
+    info = warning = error = debug
+
+
 def _options(settings: SiteSettings) -> Info:
     return {
         "quiet": True,
         "noprogress": True,
         "no_warnings": True,
         "color": "never",
-        "logger": _log,
+        "logger": _Aside(),
         "cachedir": False,
         "cookiefile": _cookies(settings.cookies),
         "proxy": settings.proxy,

@@ -1,5 +1,4 @@
 import errno
-import socket
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from io import BytesIO
@@ -8,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from yt_dlp.networking.common import Response
-from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, IncompleteRead, ProxyError, TransportError
+from yt_dlp.networking.exceptions import (
+    CertificateVerifyError,
+    HTTPError,
+    IncompleteRead,
+    NoSupportingHandlers,
+    ProxyError,
+    TransportError,
+)
 from yt_dlp.utils import (
     ContentTooShortError,
     DownloadError,
@@ -48,6 +54,7 @@ def wrapped(error: BaseException) -> DownloadError:
         (ExtractorError("cannot parse"), Permanent, "extractor_failed"),
         (TransportError("refused"), Retry, "network"),
         (ProxyError("refused"), Retry, "network"),
+        (NoSupportingHandlers([], []), Permanent, "unsupported_url"),
         (CertificateVerifyError("expired"), Permanent, "bad_certificate"),
         (TimeoutError(), Retry, "network"),
         (ConnectionResetError(), Retry, "network"),
@@ -113,4 +120,3 @@ def test_messages_are_one_line() -> None:
     found = refusal(wrapped(ExtractorError("first\nsecond", expected=True)))
     assert found is not None
     assert "\n" not in str(found)
-    assert socket.gaierror in OSError.__subclasses__()
