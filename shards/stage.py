@@ -41,10 +41,10 @@ class MakeShards(Stage[Plan, Shard]):
         plans = self.root.table(Plan)
         return plans.rows() if self.export is None else plans.select(pc.field("export") == self.export)
 
-    def keys(self) -> Iterator[str]:
+    def input_keys(self) -> Iterator[str]:
         """The keys of the same shards."""
         prefix = f"{self.export}/"
-        return (key for key in super().keys() if self.export is None or key.startswith(prefix))
+        return (key for key in super().input_keys() if self.export is None or key.startswith(prefix))
 
     def time_limit(self, row: Plan) -> float:
         """Two minutes, and half a second a sample."""

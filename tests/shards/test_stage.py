@@ -1,0 +1,167 @@
+"""Shards as they are published: the same bytes again, plain tars, and honest about proxies that are not whole."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+
+from sayso.errors import InputError, Permanent
+from sayso.root import Root
+from sayso.rows import Plan, Shard
+from shards.manifest import publish_manifest
+from shards.plan import ShardSettings, plan_export
+from shards.stage import MakeShards
+from shards.verify import verify_shard
+
+if TYPE_CHECKING:
+    from tests.shards.conftest import Lab
+
+SETTINGS = ShardSettings(samples_per_shard=16, val=0.25, test=0.25)
+IDS = [f"site:v{number}" for number in range(8)]
+
+
+def make_all(lab: Lab, root: Root, settings: ShardSettings = SETTINGS) -> list[Shard]:
+    plan_export(root, settings)
+    stage = MakeShards(root, settings.export)
+    stage.open()
+    shards = [shard for plan in stage.inputs() for shard in stage(plan)]
+    lab.append(root, shards)
+    publish_manifest(root, settings.export)
+    return shards
+
+
+def published(root: Root) -> dict[str, bytes]:
+    return {key: root.storage.read(key) for key in root.storage.list("shards")}
+
+
+def test_shards_made_twice_have_the_same_bytes(lab: Lab, proxy: Path, tmp_path: Path) -> None:
+    objects = []
+    for name, ids in (("a", IDS), ("b", IDS[::-1])):
+        root = Root(str(tmp_path / name)).create()
+        lab.add_videos(root, ids, proxy.read_bytes(), 12)
+        make_all(lab, root)
+        objects.append(published(root))
+    assert objects[0] == objects[1]
+    assert len([key for key in objects[0] if key.endswith(".tar")]) >= 3
+
+
+def test_rows_vouch_for_what_was_published(lab: Lab, root: Root, proxy: Path) -> None:
+    lab.add_videos(root, IDS, proxy.read_bytes(), 12)
+    shards = make_all(lab, root)
+    for shard in shards:
+        assert verify_shard(root, shard) == []
+        for stored in shard.objects():
+            root.storage.check(stored)
+    assert sum(shard.samples for shard in shards) == 48
+    assert {shard.split for shard in shards} == {"train", "val", "test"}
+
+
+def test_the_tar_is_plain_and_tells_all_about_a_sample(lab: Lab, root: Root, proxy: Path) -> None:
+    lab.add_videos(root, IDS[:1], proxy.read_bytes(), 12)
+    (shard,) = make_all(lab, root)
+    with tarfile.open(root.storage.path(shard.key)) as tar:
+        members = tar.getmembers()
+        assert {(m.mtime, m.uid, m.gid, m.mode, m.uname) for m in members} == {(0, 0, 0, 0o644, "")}
+        clip, facts = (file.read() for m in members[:2] if (file := tar.extractfile(m)))
+    said = json.loads(facts)
+    assert said["video_id"] == IDS[0]
+    assert said["text"] == said["candidates"][0]["text"]
+    assert (said["language"], said["task_id"]) == ("en", "tyre")
+    assert said["clip_start"] <= said["start"] < said["end"] <= said["clip_end"]
+    assert len(said["candidates"]) == 6
+    assert lab.seen(clip)[0][1] == round(said["clip_start"] * 10)
+
+
+def test_the_index_finds_every_member(lab: Lab, root: Root, proxy: Path) -> None:
+    lab.add_videos(root, IDS, proxy.read_bytes(), 12)
+    shard = make_all(lab, root)[0]
+    index = pq.read_table(pa.BufferReader(root.storage.read(shard.index_key))).to_pylist()
+    tar = root.storage.read(shard.key)
+    for row in index:
+        said = json.loads(tar[row["json_offset"] : row["json_offset"] + row["json_bytes"]])
+        assert {
+            name: row[name] for name in ("video_id", "start", "end", "clip_start", "clip_end")
+        }.items() <= said.items()
+        with av.open(io.BytesIO(tar[row["mp4_offset"] : row["mp4_offset"] + row["mp4_bytes"]]), "r") as container:
+            assert container.streams.video[0].frames > 0
+
+
+# webdataset leaves the tar that it reads to the garbage collector to close.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_reads_our_shards(lab: Lab, root: Root, proxy: Path) -> None:
+    lab.add_videos(root, IDS, proxy.read_bytes(), 12)
+    shard = make_all(lab, root)[0]
+    plan = next(plan for plan in root.table(Plan).rows() if plan.shard == shard.shard)
+    samples = list(webdataset.WebDataset(root.storage.path(shard.key), shardshuffle=False).decode())
+    assert [sample["__key__"] for sample in samples] == [sample.key for sample in plan.samples]
+    assert [sample["json"]["text"] for sample in samples] == [sample.candidates[0].text for sample in plan.samples]
+    assert all(lab.seen(sample["mp4"]) for sample in samples[:2])
+    gc.collect()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "cut"])
+def test_a_proxy_that_is_not_whole_is_named(lab: Lab, root: Root, proxy: Path, damage: str) -> None:
+    data = bytearray(proxy.read_bytes())
+    lab.add_videos(root, IDS[:1], bytes(data), 12)
+    plan_export(root, SETTINGS)
+    key = f"media/{IDS[0]}/proxy.mp4"
+    if damage == "missing":
+        root.storage.remove(key)
+    else:
+        data[2000] ^= 1
+        root.storage.put_bytes(bytes(data if damage == "flipped" else data[:-9]), key)
+    stage = MakeShards(root)
+    with pytest.raises(Permanent, match=key) as caught:
+        stage(next(stage.inputs()))
+    assert caught.value.reason == "corrupt_proxy"
+    assert not [name for name in root.storage.list("shards") if name.endswith(".tar")]
+
+
+def test_a_flipped_byte_anywhere_in_a_tar_is_found(lab: Lab, root: Root, proxy: Path) -> None:
+    lab.add_videos(root, IDS[:1], proxy.read_bytes(), 12)
+    (shard,) = make_all(lab, root)
+    whole = root.storage.read(shard.key)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        clip, facts = tar.getmembers()[:2]
+    for place in (0, clip.offset_data + clip.size // 2, facts.offset + 3, facts.offset_data + 5):
+        broken = bytearray(whole)
+        broken[place] ^= 1
+        root.storage.put_bytes(bytes(broken), shard.key)
+        assert verify_shard(root, shard)
+    root.storage.put_bytes(whole[: len(whole) // 2], shard.key)
+    assert verify_shard(root, shard)
+    root.storage.remove(shard.key)
+    assert verify_shard(root, shard)
+
+
+def test_the_manifest_counts_the_export(lab: Lab, root: Root, proxy: Path) -> None:
+    lab.add_videos(root, IDS, proxy.read_bytes(), 12)
+    shards = make_all(lab, root)
+    manifest = json.loads(root.storage.read("shards/clips/manifest.json"))
+    assert sum(split["samples"] for split in manifest["splits"].values()) == 48
+    assert sum(split["videos"] for split in manifest["splits"].values()) == len(IDS)
+    assert {entry["sha256"] for entry in manifest["shards"]} == {shard.sha256 for shard in shards}
+    assert manifest["shared"] == {}
+
+
+def test_the_manifest_names_videos_that_lie_in_several_shards(lab: Lab, root: Root, proxy: Path) -> None:
+    lab.add_videos(root, IDS[:1], proxy.read_bytes(), 12)
+    make_all(lab, root, SETTINGS.model_copy(update={"samples_per_shard": 4}))
+    manifest = json.loads(root.storage.read("shards/clips/manifest.json"))
+    split = manifest["shards"][0]["split"]
+    assert manifest["shared"] == {IDS[0]: [[f"{split}-000000", 4], [f"{split}-000001", 2]]}
+
+
+def test_an_export_without_shards_has_no_manifest(root: Root) -> None:
+    with pytest.raises(InputError, match="no shards"):
+        publish_manifest(root, "clips")
