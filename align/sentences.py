@@ -114,7 +114,8 @@ def _runs(said: Iterable[_Said], settings: SentenceSettings) -> Iterator[list[_S
 
 def _cut_between(run: Sequence[_Said], after: _Said, settings: SentenceSettings) -> bool:
     before = run[-1]
-    if after.glued:
+    # Scripts without spaces glue all of their words, so there it says nothing.
+    if after.glued and before.word.text.isascii():
         return False
     gap = after.word.start - before.word.end
     if gap > settings.longest_gap or -gap > settings.overlap:
@@ -170,7 +171,7 @@ def _best_cut(run: Sequence[_Said]) -> int:
         silence = max(0.0, after.start - before.end)
         return round(silence, 3), round(after.start - before.start, 3), -abs(place - len(run) / 2)
 
-    places = range(max(1, edge), max(2, len(run) - edge + 1))
+    places = range(max(1, edge), min(len(run) - 1, len(run) - edge) + 1)
     return max([place for place in places if not run[place].glued] or places, key=goodness)
 
 
