@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pysubs2
 
+from align.captions.parse import parse
 from demo.site import captions
 from demo.truth import Said, VideoTruth, Word
 
@@ -84,6 +85,14 @@ def test_rolling_webvtt_repeats_each_line_and_times_its_words() -> None:
     assert "<00:00:06.300><c> i</c>" in text
     first, second = blocks[1].split("\n")[1], blocks[2].split("\n")[1]
     assert first == second == "first i wash the carrots peel them"
+
+
+def test_our_own_readers_understand_them() -> None:
+    written = (captions.human_vtt(truth()), captions.automatic_vtt(truth()))
+    decoded = [parse(text.encode(), "vtt") for text in written]
+    decoded.append(parse(captions.automatic_json3(truth()).encode(), "json3"))
+    texts = [" ".join(span.text for span in spans if span.kind == "speech") for spans in decoded]
+    assert texts == [" ".join(text for _, text in SENTENCES), HEARD, HEARD]
 
 
 def test_stamps_carry_over() -> None:

@@ -1,4 +1,6 @@
 import http.client
+import subprocess
+import sys
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -170,3 +172,24 @@ def test_closing_ends_kept_connections_and_threads(tiny_world: Path) -> None:
     connection.close()
     with pytest.raises(ConnectionRefusedError):
         get(url, "/")
+
+
+def test_the_command_serves_until_it_is_told_to_stop(tiny_world: Path) -> None:
+    command = [sys.executable, "-m", "demo.site", "--world", str(tiny_world), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip().rstrip("/")
+        assert get(url, "/")[0] == 200
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize(("place", "says"), [("empty", "has no world.json"), ("taken", "cannot be used")])
+def test_the_command_says_why_it_cannot_serve(
+    base_url: str, tiny_world: Path, tmp_path: Path, place: str, says: str
+) -> None:
+    world, port = (tmp_path, "0") if place == "empty" else (tiny_world, str(urlsplit(base_url).port))
+    command = [sys.executable, "-m", "demo.site", "--world", str(world), "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert says in done.stderr
