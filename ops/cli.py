@@ -129,6 +129,78 @@ def _ingest(
         raise typer.Exit(1)
 
 
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's YAML file, or the name of one that comes with sayso.")],
+    overrides: Overrides = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a recipe on this machine with the DeepSpeed launcher. Run it again to go on.
+
+    Example: sayso train mil_nce_demo data.root=./data data.export=clips output.folder=./model
+    """
+    from train.launch import launch
+    from train.recipe import load_recipe
+
+    if dry_run:
+        _print({"recipe": load_recipe(recipe, overrides or []).model_dump(mode="json")}, json)
+        return
+    result = launch(recipe, overrides or []).to_json()
+    if json:
+        show.as_json(result)
+    else:
+        show.out.print(f"{result['steps']} steps, loss {result['loss']:.3f}; model: {result['model']}", highlight=False)
+
+
+@evaluate.command()
+def retrieval(
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="A training run's folder, or a model's.")],
+    root: RootOption,
+    pairs: Annotated[
+        Path | None, typer.Option("--pairs", help="CSV with video_id, start, end, text: clips of the root's videos.")
+    ] = None,
+    export: Annotated[str | None, typer.Option("--export", help="An export of the root, instead of --pairs.")] = None,
+    split: Annotated[str, typer.Option("--split", help="The split of the export.")] = "test",
+    windows: Annotated[int, typer.Option("--windows", min=1, help="Windows of a clip that are averaged.")] = 10,
+    json: JsonOption = False,
+) -> None:
+    """Zero-shot text-to-video retrieval: R@1, R@5, R@10, median rank, beside chance."""
+    from ops.retrieval import show_retrieval
+    from train.evaluate.retrieval import evaluate_retrieval
+
+    with show.counter("clips") as progress:
+        found = evaluate_retrieval(
+            checkpoint, root, pairs=pairs, export=export, split=split, windows=windows, progress=progress
+        )
+    if json:
+        show.as_json(found.to_json())
+    else:
+        show_retrieval(found)
+
+
+@app.command(name="demo")
+def demo_command(
+    folder: Annotated[Path, typer.Option("--root", help="Where everything is put.")] = Path("demo-data"),
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings laid over the recipe mil_nce_demo.")
+    ] = None,
+    videos: Annotated[int, typer.Option(min=4, help="Videos of the demo world.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the demo world.")] = 1,
+    json: JsonOption = False,
+) -> None:
+    """The main job on a small world with known truth: make it, serve it, ingest it, train, evaluate."""
+    from demo.settings import WorldSettings
+    from ops.demo import demo, show_demo
+
+    folder.mkdir(parents=True, exist_ok=True)
+    result = demo(folder.resolve(), WorldSettings(videos=videos, seed=seed), overrides or [])
+    if json:
+        show.as_json(result.model_dump(mode="json"))
+    else:
+        show_demo(result)
+
+
 @app.command(name="status")
 def status_command(root: RootOption, json: JsonOption = False) -> None:
     """Where a data set stands, a stage: total, done, dropped by reason, failed by class."""

@@ -15,7 +15,6 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-
 _MADE = "<!-- Written by `make docs`; do not edit. -->"
 
 

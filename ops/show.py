@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,9 @@ from rich.table import Table
 
 from sayso.engine import Progress as StageProgress
 
-out = Console(soft_wrap=True)
+# A pipe or a file has no width: tables take what they need.
+_WIDE = 200
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
 err = Console(stderr=True, soft_wrap=True)
 
 
@@ -29,8 +31,8 @@ def table(
 ) -> None:
     """Print a table on stdout; the columns named in `right` are aligned right."""
     sheet = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        sheet.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for number, column in enumerate(columns):
+        sheet.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=number == 0)
     for row in rows:
         sheet.add_row(*row)
     out.print(sheet)
@@ -96,6 +98,15 @@ def bars() -> Iterator[Bars]:
     shown = Bars()
     with shown._progress:
         yield shown
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for a loop that reports (done, total)."""
+    columns = (TextColumn("{task.description:<11}"), BarColumn(bar_width=30), MofNCompleteColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def stage_facts(progress: StageProgress) -> str:

@@ -1,0 +1,21 @@
+"""Retrieval figures for people, each beside what guessing would give."""
+
+from __future__ import annotations
+
+from ops import show
+from train.evaluate.retrieval import RetrievalResult
+
+
+def show_retrieval(found: RetrievalResult) -> None:
+    """Print retrieval metrics beside chance."""
+    guess = found.chance
+    rows = [
+        ["R@1", f"{found.r1:.1f} %", f"{guess.r1:.1f} %"],
+        ["R@5", f"{found.r5:.1f} %", f"{guess.r5:.1f} %"],
+        ["R@10", f"{found.r10:.1f} %", f"{guess.r10:.1f} %"],
+        ["median rank", f"{found.median_rank:g}", f"{guess.median_rank:g}"],
+    ]
+    title = f"text-to-video retrieval: {found.candidates} clips of {found.videos.found} videos"
+    if found.videos.found < found.videos.of:
+        title += f" ({found.videos.of - found.videos.found} of {found.videos.of} videos are not in the root)"
+    show.table(title, ["metric", "model", "chance"], rows, right=frozenset({"model", "chance"}))

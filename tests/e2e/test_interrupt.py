@@ -1,0 +1,75 @@
+"""Stopping `sayso run` at any time and starting it again ends with what an undisturbed run makes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+SEED = int(os.environ.get("SAYSO_CHAOS_SEED", "7"))
+
+
+def processes_of(root: Path) -> list[psutil.Process]:
+    """Everything that works on this root: its path stands in the command line, or in that of an ancestor."""
+    return [each for each in psutil.process_iter(["cmdline"]) if str(root) in " ".join(each.info["cmdline"] or [])]
+
+
+def stop_at(process: subprocess.Popen[str], seconds: float, number: signal.Signals) -> int:
+    """Send a signal after some seconds, to the whole foreground group as a terminal does; the exit code."""
+    time.sleep(seconds)
+    if number == signal.SIGKILL:
+        process.kill()
+    else:
+        os.killpg(process.pid, number)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
+def test_a_stopped_run_goes_on_to_the_same_result(
+    number: signal.Signals,
+    start: Callable[..., subprocess.Popen[str]],
+    sayso: Callable[..., Any],
+    small_videos: Path,
+    undisturbed: Path,
+    contents_of: Callable[[Path], Any],
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "root"
+    moments = random.Random(f"{SEED}/{number}")
+    codes = []
+    for _ in range(3):
+        seconds = moments.uniform(1.0, 12.0)
+        codes.append(stop_at(start("run", "--videos", small_videos, "--root", root), seconds, number))
+    ran = sayso("run", "--videos", small_videos, "--root", root)
+    assert ran.code == 0, f"seed {SEED}: {ran.err}"
+    assert contents_of(root) == contents_of(undisturbed), f"seed {SEED}"
+    verified = sayso("verify", "--root", root, "--json")
+    assert verified.code == 0, verified.out
+    if number == signal.SIGINT:
+        assert set(codes) <= {0, 130}, "Ctrl-C must end with the code of an interrupted command"
+
+
+def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(
+    start: Callable[..., subprocess.Popen[str]], small_videos: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    process = start("run", "--videos", small_videos, "--root", root)
+    time.sleep(7.0)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children, "the run had ended before it was stopped"
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in printed
+    assert "Traceback" not in printed
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive, f"still running: {alive}"
