@@ -110,9 +110,11 @@ class MakeShards(Stage[Plan, Shard]):
 
     def _check(self, row: Plan, tar: Path, index: pa.Table) -> None:
         """A shard that is not whole must not be published: what was written is read back and its clips opened."""
-        assert index["key"].to_pylist() == [sample.key for sample in row.samples], f"{row.shard}: other samples"
+        if index["key"].to_pylist() != [sample.key for sample in row.samples]:
+            raise CorruptObject(f"{row.shard}: written with other samples than planned")
         problems = problems_of_tar(tar, index)
-        assert not problems, f"{row.shard}: {problems[0]}"
+        if problems:
+            raise CorruptObject(f"{row.shard}: {problems[0]}")
 
     def _publish(self, row: Plan, tar: Path, index: Path, read_back: pa.Table) -> Shard:
         prefix = f"shards/{row.export}/{row.shard}"
