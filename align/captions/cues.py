@@ -37,7 +37,9 @@ def ended(starts: list[tuple[float, str, float | None]], end: float, longest: fl
 
     Formats of rolling captions give starts only; without a limit a word would last through a pause.
     """
-    bounds = [start for start, _, _ in starts[1:]] + [end] * bool(starts)
+    if not starts:
+        return []
+    bounds = [*(start for start, _, _ in starts[1:]), end]
     return [
         Word(start=start, end=max(start, min(bound, start + longest)), text=text, confidence=confidence)
         for (start, text, confidence), bound in zip(starts, bounds, strict=True)
