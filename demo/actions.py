@@ -112,26 +112,27 @@ def _peel(doing: Doing) -> Hands:
 
 
 def _wash(doing: Doing) -> Hands:
-    board = doing.board
-    with board.moved(0, 3 * math.sin(2 * math.pi * doing.phase)):
+    board, angle = doing.board, 2 * math.pi * doing.phase
+    rim = doing.base - 22
+    lift = min(rim + 8 - doing.base, 0.0) - (16 if doing.top > -30 else 0)  # flat things are held above the foam
+    with board.moved(0, lift + 3 * math.sin(angle), 0.06 * math.cos(angle)):
         doing.draw()
     for k in range(9):
         fall = (doing.phase * 1.7 + k / 9) % 1
         x = -0.9 * doing.half + 1.8 * doing.half * ((k * 5) % 9) / 8
-        board.ellipse(x, doing.top - 30 + fall * (doing.base - doing.top + 30), 4, 9, WATER)
-    angle = 2 * math.pi * doing.phase
-    x, y = 0.5 * doing.half * math.cos(angle), 14 * math.sin(angle) - 4
-    with board.moved(0, doing.base - 20):
+        board.ellipse(x, doing.top + lift - 24 + fall * (rim - doing.top - lift + 24), 4, 9, WATER)
+    with board.moved(0, rim):
         tools.bowl(board, (64, 150, 226), 84)
     for k in range(12):
-        grow = 4 + 6 * ((k * 7 % 12) / 12) * min(1.0, 0.4 + doing.share)
+        size = 4 + 5 * ((k * 7 % 12) / 12) * min(1.0, 0.4 + doing.share)
         sway = 4 * math.sin(angle + k)
-        bx, by = -78 + 14 * k + sway, doing.base - 22 - 6 * (k % 3) + sway / 2
-        board.ellipse(bx, by, grow + 3, grow + 3, FOAM)
-        board.ellipse(bx - 2, by - 2, grow * 0.5, grow * 0.5, (222, 238, 252))
-    with board.moved(x, y, 0.2 * math.sin(angle)):
+        x, y = -78 + 14 * k + sway, rim + 1 - 3 * (k % 3) + sway / 3
+        board.ellipse(x, y, size + 2, size + 2, FOAM)
+        board.ellipse(x - 2, y - 2, size * 0.5, size * 0.5, (222, 238, 252))
+    x, y = 0.55 * doing.half * math.cos(angle), lift + 10 * math.sin(angle) - 4
+    with board.moved(x, y, 0.2 * math.sin(angle), 0.85, 0.85):
         tools.sponge(board)
-    return (x + 8, y - 12), (-doing.half + 2, doing.top + 12)
+    return (x + 8, y - 10), (-doing.half + 2, doing.top + lift + 12)
 
 
 def _pour(doing: Doing) -> Hands:
@@ -202,9 +203,9 @@ def _roll(doing: Doing) -> Hands:
     x = 48 * math.sin(2 * math.pi * doing.phase)
     with board.moved(0, doing.base * (1 - flat), 0, 1.2 - 0.2 * flat, flat):
         doing.draw()
-    with board.moved(x, 0):
+    with board.moved(x, -2):
         tools.rolling_pin(board, x / 8)
-    return (x + 38, -66), (x - 38, 62)
+    return (x + 34, -58), (x - 34, 54)
 
 
 def _press(doing: Doing) -> Hands:

@@ -19,7 +19,7 @@ def write_film(truth: VideoTruth, path: Path) -> None:
         picture = container.add_stream("libx264", rate=FPS)
         picture.width, picture.height, picture.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         picture.options = {
-            "preset": "ultrafast",
+            "preset": "veryfast",
             "tune": "animation",
             "crf": "21",
             "threads": "1",

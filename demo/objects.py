@@ -20,7 +20,7 @@ SHADES: dict[str, dict[str, Colour]] = {
     "milk": {"white": (246, 248, 252), "cool white": (232, 240, 250), "warm white": (250, 246, 238)},
     "shirt": {"turquoise": (32, 178, 170), "teal": (18, 148, 146), "light turquoise": (84, 204, 194)},
     "paper": {"yellow": (252, 232, 96), "light yellow": (254, 242, 140), "golden yellow": (246, 214, 62)},
-    "shelf": {"wood": (150, 92, 48), "dark wood": (122, 70, 36), "light wood": (176, 116, 66)},
+    "door": {"wood": (150, 92, 48), "dark wood": (122, 70, 36), "light wood": (176, 116, 66)},
     "chair": {"red": (206, 44, 48), "dark red": (170, 30, 40), "light red": (226, 78, 76)},
     "wheel": {"black": (44, 46, 54), "dark grey": (64, 66, 74), "slate": (54, 62, 82)},
     "box": {"pink": (236, 92, 158), "deep pink": (214, 60, 134), "light pink": (244, 130, 180)},
@@ -28,19 +28,19 @@ SHADES: dict[str, dict[str, Colour]] = {
 
 # Half width and distance from the centre down to the table, in px.
 HALF_WIDTH = {"carrot": 66, "onion": 42, "potato": 52, "soup": 56, "dough": 54, "milk": 28, "shirt": 58, "paper": 52,
-              "shelf": 66, "chair": 38, "wheel": 44, "box": 48}  # fmt: skip
+              "door": 40, "chair": 38, "wheel": 44, "box": 48}  # fmt: skip
 BASE = {"carrot": 20, "onion": 40, "potato": 34, "soup": 40, "dough": 28, "milk": 50, "shirt": 42, "paper": 40,
-        "shelf": 28, "chair": 54, "wheel": 44, "box": 38}  # fmt: skip
+        "door": 54, "chair": 54, "wheel": 44, "box": 38}  # fmt: skip
 
 # From the centre up to the top of the thing, in px.
 TOP = {"carrot": 19, "onion": 38, "potato": 33, "soup": 36, "dough": 28, "milk": 50, "shirt": 42, "paper": 40,
-       "shelf": 28, "chair": 54, "wheel": 44, "box": 38}  # fmt: skip
+       "door": 54, "chair": 54, "wheel": 44, "box": 38}  # fmt: skip
 
 # What is under the skin, or inside.
 INSIDE: dict[str, Colour] = {
     "carrot": (255, 190, 110), "onion": (240, 220, 242), "potato": (250, 236, 170), "soup": (240, 110, 60),
     "dough": (255, 246, 222), "milk": (252, 252, 255), "paper": (255, 250, 205), "shirt": (190, 240, 235),
-    "shelf": (206, 154, 102), "chair": (240, 150, 140), "wheel": (120, 124, 136), "box": (252, 200, 224),
+    "door": (206, 154, 102), "chair": (240, 150, 140), "wheel": (120, 124, 136), "box": (252, 200, 224),
 }  # fmt: skip
 
 
@@ -119,14 +119,14 @@ def _paper(board: Board, colour: Colour) -> None:
     board.polygon([(52, 40), (36, 40), (52, 24)], lighter(colour, 0.7))
 
 
-def _shelf(board: Board, colour: Colour) -> None:
-    board.box(-66, -28, 66, 28, colour)
-    for y in (-10, 9):
-        board.box(-66, y, 66, y + 2, darker(colour, 0.4))
-    for x, y in ((-40, -19), (10, -1), (40, 18), (-20, 18)):
-        board.ellipse(x, y, 11, 4, darker(colour, 0.25))
-        board.ellipse(x, y, 6, 2, colour)
-    board.box(-66, 22, 66, 28, darker(colour, 0.25))
+def _door(board: Board, colour: Colour) -> None:
+    board.box(-40, -54, 40, 54, darker(colour, 0.3))
+    board.box(-35, -49, 35, 54, colour)
+    for y in (-42, 6):
+        board.box(-27, y, 27, y + 40, darker(colour, 0.35))
+        board.box(-23, y + 4, 27, y + 40, lighter(colour, 0.22))
+        board.box(-23, y + 4, 23, y + 36, lighter(colour, 0.1))
+    board.ellipse(29, 2, 5, 5, (250, 206, 70))
 
 
 def _chair(board: Board, colour: Colour) -> None:
@@ -162,5 +162,5 @@ def _box(board: Board, colour: Colour) -> None:
 
 PAINTERS: dict[str, Painter] = {
     "carrot": _carrot, "onion": _onion, "potato": _potato, "soup": _soup, "dough": _dough, "milk": _milk,
-    "shirt": _shirt, "paper": _paper, "shelf": _shelf, "chair": _chair, "wheel": _wheel, "box": _box,
+    "shirt": _shirt, "paper": _paper, "door": _door, "chair": _chair, "wheel": _wheel, "box": _box,
 }  # fmt: skip

@@ -44,13 +44,13 @@ def spoon(board: Board, lean: float) -> None:
 def rolling_pin(board: Board, turn: float) -> None:
     """A rolling pin that leans across the table; `turn` (radians) is how far it has rolled."""
     with board.named("rolling pin"), board.moved(turn=-1.05):
-        board.line([(-84, 0), (84, 0)], 9, (196, 52, 52))
-        board.round_box(-60, -17, 60, 17, 8, WOOD)
+        board.line([(-70, 0), (70, 0)], 9, (196, 52, 52))
+        board.round_box(-52, -17, 52, 17, 8, WOOD)
         for k in range(3):
             angle = turn + 2 * math.pi * k / 3
             if math.cos(angle) > 0:
                 y = 15 * math.sin(angle)
-                board.box(-58, y - 2, 58, y + 2, darker(WOOD, 0.28))
+                board.box(-50, y - 2, 50, y + 2, darker(WOOD, 0.28))
 
 
 def press(board: Board) -> None:
@@ -65,9 +65,9 @@ def press(board: Board) -> None:
 def hammer(board: Board) -> None:
     """A hammer whose face strikes at (0, 0) and whose grip reaches to the right."""
     with board.named("hammer"):
-        board.line([(0, -16), (86, -16)], 9, WOOD)
-        board.round_box(-15, -40, 15, -2, 3, (74, 82, 98))
-        board.box(-17, -8, 17, 0, (130, 140, 156))
+        board.line([(0, -16), (82, -16)], 9, WOOD)
+        board.round_box(-12, -34, 12, -2, 3, (74, 82, 98))
+        board.box(-14, -8, 14, 0, (130, 140, 156))
 
 
 def wrench(board: Board) -> None:
