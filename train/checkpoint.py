@@ -1,14 +1,13 @@
 """Checkpoints of a run: whole or not there.
 
     FOLDER/step-00000120/   DeepSpeed's files (model, optimiser, schedule), rng-R.pt of each rank, the model for others
-    FOLDER/latest.json      {"step": 120}: the pointer, moved into place after everything else is on disk
+    FOLDER/latest.json      {"step": 120, "reader": ...}: the pointer, moved into place when all else is on disk
 
 If a process dies while a checkpoint is being written, the pointer still names the one before; the half-written folder
 is removed by the next save. Files are read with torch's weights_only unpickler: a run's folder from somebody else can
 hold wrong numbers, but no code.
 """
 
-import json
 import os
 import pickle
 import shutil
@@ -25,9 +24,8 @@ from deepspeed.utils.tensor_fragment import fragment_address
 
 from sayso.errors import InputError
 from train.distributed import rank
-from train.run import POINTER, step_folder
+from train.run import POINTER, Latest, step_folder
 from train.weights import Trained, save_model
-
 
 # What ZeRO's files hold besides tensors and plain values: numbers in classes of DeepSpeed's own.
 PLAIN = [LossScaler, ZeroStageEnum, fragment_address]
@@ -42,9 +40,9 @@ class WeightsOnlyCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc] 
             return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def save(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, trained: Trained, *, keep: int) -> None:
-    """Write a checkpoint after `step` steps; to be called by every rank."""
-    target = step_folder(folder, step)
+def save(engine: deepspeed.DeepSpeedEngine, folder: Path, latest: Latest, trained: Trained, *, keep: int) -> None:
+    """Write the checkpoint that `latest` describes; to be called by every rank."""
+    target = step_folder(folder, latest.step)
     engine.save_checkpoint(str(folder), tag=target.name, save_latest=False)
     torch.save(_random_state(), target / f"rng-{rank()}.pt")
     if rank() == 0:
@@ -52,8 +50,8 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, trained: Tr
     dist.barrier()
     if rank() == 0:
         _sync(target)
-        _point_to(folder, step)
-        _remove_others(folder, step, keep)
+        _point_to(folder, latest)
+        _remove_others(folder, latest.step, keep)
     dist.barrier()
 
 
@@ -94,9 +92,9 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _point_to(folder: Path, step: int) -> None:
+def _point_to(folder: Path, latest: Latest) -> None:
     partial = folder / f"{POINTER}.partial"
-    partial.write_text(json.dumps({"step": step}))
+    partial.write_text(latest.model_dump_json())
     partial.replace(folder / POINTER)
 
 

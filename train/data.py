@@ -4,6 +4,8 @@ The reader decides which clip comes when (shards/reader.py); here clips are deco
 and counted. The position is counted in steps that were taken, not in clips that workers have fetched ahead.
 """
 
+import functools
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -21,13 +23,30 @@ Batch = dict[str, Tensor]
 def open_reader(settings: DataSettings, *, seed: int, rank: int = 0, world_size: int = 1) -> ClipReader:
     """The reader of a recipe's clips as one rank sees them."""
     return ClipReader(
-        settings.url, split=settings.split, settings=settings.clips, seed=seed, rank=rank, world_size=world_size
+        settings.url,
+        split=settings.split,
+        settings=settings.clips,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        batch_size=settings.batch // world_size,
     )
 
 
-def steps_per_epoch(settings: DataSettings, reader: ClipReader, world_size: int) -> int:
+def narrations(settings: DataSettings) -> Iterator[str]:
+    """Every narration of the split once. Reads the whole split, but decodes nothing."""
+    every_clip = settings.clips.model_copy(update={"per_video": False})
+    seen: set[str] = set()
+    for sample in ClipReader(settings.url, split=settings.split, settings=every_clip, seed=0).raw():
+        for candidate in sample.facts["candidates"]:
+            if candidate["narration_id"] not in seen:
+                seen.add(candidate["narration_id"])
+                yield candidate["text"]
+
+
+def steps_per_epoch(settings: DataSettings, reader: ClipReader) -> int:
     """Whole batches of an epoch, the same on every rank; ConfigError where there is not one."""
-    steps = len(reader) * world_size // settings.batch
+    steps = reader.samples // settings.batch
     if not steps:
         raise ConfigError(
             f"data.batch {settings.batch} is more than the {reader.samples} clips an epoch of {settings.url} has"
@@ -38,43 +57,32 @@ def steps_per_epoch(settings: DataSettings, reader: ClipReader, world_size: int)
 class Batches:
     """This rank's batches, from any step on."""
 
-    def __init__(self, reader: ClipReader, vocabulary: Vocabulary, *, settings: DataSettings, world_size: int) -> None:
-        self.reader, self.vocabulary = reader, vocabulary
-        self.global_batch, self.workers = settings.batch, settings.workers
-        self.local_batch = settings.batch // world_size
-        self.per_epoch = steps_per_epoch(settings, reader, world_size)
+    def __init__(self, reader: ClipReader, vocabulary: Vocabulary, settings: DataSettings) -> None:
+        self.reader, self.vocabulary, self.settings = reader, vocabulary, settings
+        self.per_epoch = steps_per_epoch(settings, reader)
 
     def from_step(self, step: int, last: int) -> Iterator[Batch]:
         """Batches of the steps [step, last), over as many epochs as they span."""
         while step < last:
-            epoch, done = divmod(step, self.per_epoch)
-            wanted = min(self.per_epoch - done, last - step)
-            yield from self._of_epoch(epoch, done, wanted)
+            wanted = min(self.per_epoch - step % self.per_epoch, last - step)
+            self.reader.load_state_dict(self.state(step))
+            yield from itertools.islice(self._loader(), wanted)
             step += wanted
 
-    def _of_epoch(self, epoch: int, done: int, wanted: int) -> Iterator[Batch]:
-        self.reader.set_epoch(epoch)
-        self.reader.load_state_dict({"epoch": epoch, "position": done * self.global_batch})
-        clips = iter(self._loader())
-        for _ in range(wanted):
-            yield collate([next(clips) for _ in range(self.local_batch)], self.vocabulary)
+    def state(self, step: int) -> dict[str, int]:
+        """The reader's state after a step: what was trained on, not what workers have fetched ahead."""
+        epoch, done = divmod(step, self.per_epoch)
+        return {"epoch": epoch, "position": done * self.settings.batch, "samples": self.reader.samples}
 
     def _loader(self) -> DataLoader[Clip]:
-        # Single clips, not batches, come from the workers: in the order of the reader, whatever the number of workers.
-        # A generator of its own keeps the loader's hands off the random state that checkpoints hold.
-        ahead = max(2, 2 * self.local_batch // self.workers) if self.workers else None
         return DataLoader(
             self.reader,
-            batch_size=None,
-            num_workers=self.workers,
-            prefetch_factor=ahead,
-            collate_fn=_unchanged,
+            batch_size=self.reader.batch_size,
+            num_workers=self.settings.workers,
+            collate_fn=functools.partial(collate, vocabulary=self.vocabulary),
+            # A generator of its own keeps the loader's hands off the random state that checkpoints hold.
             generator=torch.Generator(),
         )
-
-
-def _unchanged(clip: Clip) -> Clip:
-    return clip
 
 
 def collate(clips: Sequence[Clip], vocabulary: Vocabulary) -> Batch:
@@ -87,12 +95,13 @@ def collate(clips: Sequence[Clip], vocabulary: Vocabulary) -> Batch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on the device, frames as float (B, 3, T, H, W) in [0, 1].
+    """The batch on the device, its frames as the towers take them."""
+    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items() if name != "frames"}
+    return {**moved, "frames": frames_to_device(batch["frames"], device)}
 
-    What comes from the reader is channels-last already, so that the new order of axes costs no copy.
-    """
-    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-    moved["frames"] = moved["frames"].permute(0, 4, 1, 2, 3).float().div_(255)
-    if device.type == "cpu":  # plain order is the quicker one there
-        moved["frames"] = moved["frames"].contiguous()
-    return moved
+
+def frames_to_device(frames: Tensor, device: torch.device) -> Tensor:
+    """uint8 (B, T, H, W, 3) -> float (B, 3, T, H, W) in [0, 1] on the device, where the bytes become floats."""
+    floats = frames.to(device, non_blocking=True).permute(0, 4, 1, 2, 3).float().div_(255)
+    # The permuted order is channels-last, which CUDA is quicker with and a CPU is not.
+    return floats if device.type == "cuda" else floats.contiguous()

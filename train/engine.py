@@ -26,7 +26,7 @@ from train.data import Batches, open_reader, to_device
 from train.distributed import mean_over_ranks, rank, world_size
 from train.metrics import Bar, MetricsLog
 from train.recipe import Recipe
-from train.run import CHECKPOINTS, METRICS, latest_step
+from train.run import CHECKPOINTS, METRICS, Latest, latest
 from train.schedule import rate_factor
 from train.tasks import MILNCETask, VideoText
 from train.vocabulary import Vocabulary, load_vectors
@@ -51,7 +51,7 @@ def train(recipe: Recipe) -> None:
     """Train what the recipe says, from its last checkpoint on. Called by every rank, after train.run.prepare."""
     run = build(recipe, start_rank(recipe))
     folder = recipe.output.folder
-    start = latest_step(folder / CHECKPOINTS) or 0
+    start = latest(folder / CHECKPOINTS).step
     if start:
         checkpoint.restore(run.engine, folder / CHECKPOINTS, start)
     with contextlib.ExitStack() as stack:
@@ -108,7 +108,8 @@ def save(run: Run, step: int) -> None:
         step=step,
     )
     trained = Trained(run.model, run.batches.vocabulary, card)
-    checkpoint.save(run.engine, recipe.output.folder / CHECKPOINTS, step, trained, keep=recipe.output.keep)
+    reached = Latest(step=step, reader=run.batches.state(step))
+    checkpoint.save(run.engine, recipe.output.folder / CHECKPOINTS, reached, trained, keep=recipe.output.keep)
 
 
 def start_rank(recipe: Recipe) -> torch.device:
@@ -131,7 +132,7 @@ def build(recipe: Recipe, device: torch.device) -> Run:
     """Model, data and engine of this rank, as they are before the first step."""
     vocabulary = Vocabulary.load(recipe.output.folder / WORDS)
     reader = open_reader(recipe.data, seed=recipe.seed, rank=rank(), world_size=world_size())
-    batches = Batches(reader, vocabulary, settings=recipe.data, world_size=world_size())
+    batches = Batches(reader, vocabulary, recipe.data)
     total = recipe.schedule.total_steps(batches.per_epoch)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, vocabulary)

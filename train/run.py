@@ -7,14 +7,15 @@ FOLDER/checkpoints/     train/checkpoint.py
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sayso.config import load
+from pydantic import Field
+
+from sayso.config import Settings, load, validate
 from sayso.errors import ConfigError, InputError, ModelNotFound
-from train.data import open_reader, steps_per_epoch
+from train.data import narrations, open_reader, steps_per_epoch
 from train.recipe import Recipe
 from train.vocabulary import Vocabulary, load_vectors
 from train.weights import WORDS
@@ -45,22 +46,24 @@ def prepare(recipe: Recipe) -> Plan:
     """
     folder = recipe.output.folder
     reader = open_reader(recipe.data, seed=recipe.seed, world_size=recipe.engine.ranks)
-    total = recipe.schedule.total_steps(steps_per_epoch(recipe.data, reader, recipe.engine.ranks))
+    total = recipe.schedule.total_steps(steps_per_epoch(recipe.data, reader))
     _refuse_another_run(recipe)
+    start = latest(folder / CHECKPOINTS)
+    if start.step:
+        reader.load_state_dict(start.reader)  # refuses a run that was begun on other data
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / WORDS).exists():
-        _vocabulary(recipe, reader.narrations()).save(folder / WORDS)
+        _vocabulary(recipe).save(folder / WORDS)
     recipe.save(folder / RECIPE)
-    start = latest_step(folder / CHECKPOINTS) or 0
-    return Plan(start=min(start, total), total=total, clips=reader.samples)
+    return Plan(start=min(start.step, total), total=total, clips=reader.samples)
 
 
-def _vocabulary(recipe: Recipe, narrations: Iterator[str]) -> Vocabulary:
+def _vocabulary(recipe: Recipe) -> Vocabulary:
     text = recipe.model.text
     if text.vectors is not None:
         words, _ = load_vectors(text.vectors)
         return Vocabulary(words, text.max_words)
-    return Vocabulary.from_texts(narrations, max_words=text.max_words, min_count=text.min_count)
+    return Vocabulary.from_texts(narrations(recipe.data), max_words=text.max_words, min_count=text.min_count)
 
 
 def _refuse_another_run(recipe: Recipe) -> None:
@@ -86,14 +89,22 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def latest_step(folder: Path) -> int | None:
-    """The step of the newest whole checkpoint; None where there is none."""
+class Latest(Settings):
+    """Where a run stands: its newest whole checkpoint, and the reader's state there."""
+
+    step: int = 0
+    reader: dict[str, int] = Field(default_factory=dict)
+
+
+def latest(folder: Path) -> Latest:
+    """The newest whole checkpoint among those in a folder; step 0 where there is none."""
+    path = folder / POINTER
+    if not path.exists():
+        return Latest()
     try:
-        return int(json.loads((folder / POINTER).read_text())["step"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / POINTER} cannot be read ({error}); remove it to start from step 0") from error
+        return validate(Latest, json.loads(path.read_text()), source=str(path))
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read ({error}); remove it to start from step 0") from error
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -104,8 +115,8 @@ def step_folder(folder: Path, step: int) -> Path:
 def latest_model(folder: Path) -> Path:
     """The folder of the model to evaluate: itself, or a run's newest checkpoint. ModelNotFound where there is none."""
     for run in (folder / CHECKPOINTS, folder):
-        step = latest_step(run)
-        if step is not None:
+        step = latest(run).step
+        if step:
             return step_folder(run, step)
     if not folder.is_dir():
         raise ModelNotFound(f"no model in {folder}: there is no such folder")
