@@ -69,7 +69,7 @@ class Align(Stage[VideoText, Narration]):
         """Each fetched video with all of its transcripts."""
         return gather(self.root)
 
-    def video_seconds(self, row: VideoText) -> float:
+    def video_seconds(self, row: VideoText, made: Sequence[Narration]) -> float:
         """The video's duration."""
         return row.media.duration
 
@@ -144,7 +144,7 @@ def primary(language: str) -> str:
 
 
 def _context(media: Media, settings: AlignSettings) -> Context:
-    still = sum(stretch.end - stretch.start for stretch in media.still)
+    still = max((stretch.end - stretch.start for stretch in media.still), default=0.0)
     share = still / media.duration if media.duration > 0 else 0.0
     return Context(settings.quality, media.duration, share)
 

@@ -84,7 +84,7 @@ class QualitySettings(Settings):
         description="invented: what Whisper writes over silence and music; a sentence of nothing else is dropped",
     )
     still_share: float = Field(
-        default=0.95, ge=0, le=1, description="still_picture: the picture stands still for this share of the video"
+        default=0.95, ge=0, le=1, description="still_picture: one picture stands for this share of the video"
     )
     outside_seconds: float = Field(
         default=1.0, ge=0, description="outside: begins after the video's end, or ends this many seconds after it"

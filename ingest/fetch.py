@@ -54,9 +54,9 @@ class Fetch(Stage[Video, Media]):
         """What the download and ffmpeg may take together; ffmpeg ends itself before the worker is ended."""
         return self.settings.download_seconds + self.settings.profile.time_limit(row.duration)
 
-    def video_seconds(self, row: Video) -> float:
-        """The duration that the site tells; 0 where it does not."""
-        return row.duration or 0.0
+    def video_seconds(self, row: Video, made: Sequence[Media]) -> float:
+        """The duration of what was fetched."""
+        return sum(media.duration for media in made)
 
     def open(self) -> None:
         """Find ffmpeg."""

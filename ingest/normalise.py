@@ -41,6 +41,9 @@ class NormaliseSettings(Settings):
     audio_rate: int = Field(16000, ge=8000, description="samples a second, mono")
     audio_bits: int = Field(64000, ge=16000, description="bits a second of AAC")
     still_seconds: float = Field(2.0, gt=0, description="shortest time without change that counts as still")
+    still_noise: float = Field(
+        0.003, gt=0, lt=1, description="mean change of a pixel, of 1, below which a picture is the same"
+    )
     max_duration: float = Field(4 * 3600.0, gt=0, description="longest source, in seconds")
     max_side: int = Field(8192, ge=16, description="longest side of a source, in pixels")
     seconds_at_least: float = Field(60.0, gt=0, description="wall-clock seconds that any source may take")
@@ -57,12 +60,22 @@ class Proxy:
     """A finished proxy. `width`, `height` and `fps` are 0 where there is sound only."""
 
     path: Path
-    duration: float
+    picture_seconds: float
+    sound_seconds: float
     width: int
     height: int
     fps: float
-    audio: bool
     still: list[Interval]
+
+    @property
+    def duration(self) -> float:
+        """Seconds to the end of what ends last."""
+        return max(self.picture_seconds, self.sound_seconds)
+
+    @property
+    def audio(self) -> bool:
+        """Whether there is any sound."""
+        return self.sound_seconds > 0
 
 
 def normalise(found: Probe, target: Path, settings: NormaliseSettings, ffmpeg: FFmpeg) -> Proxy:
@@ -75,7 +88,7 @@ def normalise(found: Probe, target: Path, settings: NormaliseSettings, ffmpeg: F
     printed = target.with_suffix(".still")
     command = _command(found, target, settings, ffmpeg)
     outcome = run(command, folder=target.parent, stdout=printed, limits=_limits(found, settings))
-    _judge(outcome, target.parent)
+    judge(outcome, target.parent)
     proxy = _inspect(target, still_intervals(printed.read_text(errors="replace"), settings.still_seconds))
     _check_whole(proxy, found, settings)
     return proxy
@@ -145,7 +158,7 @@ def _picture(video: VideoStream, settings: NormaliseSettings) -> dict[str, Any]:
         "setsar=1",
         "format=yuv420p",
         "metadata=mode=delete",  # a foreign file must not be able to print what freezedetect prints
-        f"freezedetect=d={settings.still_seconds}",
+        f"freezedetect=d={settings.still_seconds}:n={settings.still_noise}",
         *(f"metadata=mode=print:key={_FREEZE}{edge}:file='pipe\\:1':direct=1" for edge in ("start", "end")),
     ]
     return {
@@ -165,7 +178,7 @@ def _sound(settings: NormaliseSettings) -> dict[str, Any]:
     return {"af": chain, "c:a": "aac", "b:a": settings.audio_bits, "flags:a": "+bitexact"}
 
 
-def _judge(outcome: Outcome, folder: Path) -> None:
+def judge(outcome: Outcome, folder: Path) -> None:
     """Say what went wrong, if anything did. ffmpeg's exit status is the low byte of its (negative) error number."""
     if outcome.timed_out:
         raise Retry("ffmpeg_timeout", "ffmpeg was not done in its time")
@@ -185,31 +198,36 @@ def _inspect(path: Path, still: list[Interval]) -> Proxy:
     """What is inside a proxy, of our own making, and so opened in this process."""
     with av.open(str(path)) as container:
         video = container.streams.video[0] if container.streams.video else None
-        audio = container.streams.audio[0] if container.streams.audio else None
-        duration = max((_end(stream) for stream in (video, audio) if stream), default=0.0)
+        picture = _seconds(video)
         return Proxy(
             path=path,
-            duration=duration,
+            picture_seconds=picture,
+            sound_seconds=_seconds(container.streams.audio[0] if container.streams.audio else None),
             width=video.width if video else 0,
             height=video.height if video else 0,
             fps=float(video.average_rate or 0) if video else 0.0,
-            audio=audio is not None and _end(audio) > 0,
-            still=[Interval(start=part.start, end=min(part.end, duration)) for part in still],
+            still=[Interval(start=part.start, end=min(part.end, picture)) for part in still],
         )
 
 
-def _end(stream: av.stream.Stream) -> float:
-    return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+def _seconds(stream: av.stream.Stream | None) -> float:
+    return float(stream.duration * stream.time_base) if stream and stream.duration and stream.time_base else 0.0
 
 
 def _check_whole(proxy: Proxy, found: Probe, settings: NormaliseSettings) -> None:
+    """Refuse what is too long after all, and what ended before it should: the file, its picture or its sound."""
     if proxy.duration > settings.max_duration:
         raise Skip("too_long", f"longer than {settings.max_duration:.0f} s")
     if proxy.duration == 0:
         raise Permanent("undecodable", "nothing in it could be decoded")
-    if found.duration and proxy.duration < _WHOLE * found.duration:
-        said = f"{proxy.duration:.1f} s could be decoded of {found.duration:.1f} s declared"
-        raise Permanent("truncated", said)
+    parts = {
+        "": (proxy.duration, found.duration),
+        " of the picture": (proxy.picture_seconds, found.video.duration if found.video else None),
+        " of the sound": (proxy.sound_seconds, found.audio.duration if found.audio else None),
+    }
+    for name, (decoded, declared) in parts.items():
+        if declared and decoded < _WHOLE * declared:
+            raise Permanent("truncated", f"{decoded:.1f} s{name} could be decoded of {declared:.1f} s declared")
 
 
 _FREEZE = "lavfi.freezedetect.freeze_"

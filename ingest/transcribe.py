@@ -1,12 +1,12 @@
 """The stage transcribe: speech of a proxy to words with times, through faster-whisper.
 
-Where somebody speaks is found first (Silero VAD) and only that is read. Decoding is a beam search at temperature 0,
-without the text before it as a hint: the same sound gives the same rows, and a loop cannot outlive its 30 seconds.
+Where somebody speaks is found first (Silero VAD), and only that is read, packed into windows of at most the 30 s that
+Whisper sees at once. No window ends inside a word, which else costs whole sentences. Decoding is a beam search at
+temperature 0 without the text before it as a hint: the same sound gives the same rows, and no loop outlives a window.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from faster_whisper.transcribe import Segment
 
 RATE = 16000
-_WINDOW = 30 * RATE  # what Whisper looks at, in samples
 
 Sound: TypeAlias = npt.NDArray[np.float32]
 Chunk: TypeAlias = dict[str, int]  # {"start": sample, "end": sample}
@@ -44,10 +43,10 @@ class TranscribeSettings(Settings):
     beam_size: int = Field(5, ge=1)
     min_speech: float = Field(1.0, ge=0, description="fewer seconds of speech than this are dropped as no_speech")
     vad_threshold: float = Field(0.5, gt=0, lt=1, description="probability from which Silero hears speech")
-    vad_silence: float = Field(2.0, gt=0, description="seconds of silence that part two stretches of speech")
-    vad_padding: float = Field(0.4, ge=0, description="seconds kept on both sides of a stretch of speech")
-    block: float = Field(600.0, ge=30, description="seconds of speech read at once; bounds the memory")
-    language_windows: int = Field(5, ge=1, description="windows of 30 s that vote on the language")
+    vad_silence: float = Field(0.5, gt=0, description="seconds of silence that part two stretches of speech")
+    vad_padding: float = Field(0.25, ge=0, description="seconds kept on both sides of a stretch of speech")
+    window: float = Field(28.0, ge=5, le=30, description="seconds of speech, at most, that are read at once")
+    language_windows: int = Field(5, ge=1, description="windows that vote on the language")
     offline: bool = Field(False, description="never ask the hub for a model")
     seconds_at_least: float = Field(300.0, gt=0, description="wall-clock seconds that any row may take")
     seconds_per_second: float = Field(4.0, gt=0, description="further wall-clock seconds for each second of video")
@@ -70,7 +69,7 @@ class Transcribe(Stage[Media, Transcript]):
         """Grows with the duration."""
         return self.settings.seconds_at_least + self.settings.seconds_per_second * row.duration
 
-    def video_seconds(self, row: Media) -> float:
+    def video_seconds(self, row: Media, made: Sequence[Transcript]) -> float:
         """The proxy's duration."""
         return row.duration
 
@@ -112,13 +111,10 @@ class Listener:
         seconds = max(0.0, seconds - 2 * self.settings.vad_padding * len(chunks))
         if not chunks or seconds < self.settings.min_speech:
             raise Skip("no_speech", f"{seconds:.1f} s of speech; at least {self.settings.min_speech:.1f} s are wanted")
-        language, confidence = self._language(sound, chunks)
-        spans = [
-            span
-            for block in blocks(chunks, int(self.settings.block * RATE))
-            for segment in self._read(sound, block, language)
-            if (span := to_span(segment))
-        ]
+        windows = list(pack(chunks, int(self.settings.window * RATE)))
+        language, confidence = self._language(sound, windows)
+        segments = (segment for window in windows for segment in self._read(sound, window, language))
+        spans = [span for segment in segments if (span := to_span(segment))]
         if not spans:
             raise Skip("no_speech", "the model reads no words in what sounds like speech")
         return Transcript(
@@ -134,15 +130,15 @@ class Listener:
         """Where somebody speaks."""
         options = VadOptions(
             threshold=self.settings.vad_threshold,
-            max_speech_duration_s=self.settings.block,
+            max_speech_duration_s=self.settings.window,
             min_silence_duration_ms=round(self.settings.vad_silence * 1000),
             speech_pad_ms=round(self.settings.vad_padding * 1000),
         )
         found: list[Chunk] = get_speech_timestamps(sound, options)
         return found
 
-    def _language(self, sound: Sound, chunks: Sequence[Chunk]) -> tuple[str, float | None]:
-        """The language and its probability, a mean over windows spread over all of the speech.
+    def _language(self, sound: Sound, windows: Sequence[Sequence[Chunk]]) -> tuple[str, float | None]:
+        """The language and its probability, a mean over windows from beginning to end.
 
         A model of English only cannot tell; it says "en", without a probability.
         """
@@ -150,20 +146,18 @@ class Listener:
             return "en", None
         if self.settings.language:
             return self.settings.language, None
-        speech = joined(sound, chunks)
-        windows = min(self.settings.language_windows, math.ceil(len(speech) / _WINDOW))
-        starts = np.linspace(0, max(0, len(speech) - _WINDOW), windows).astype(int)
+        voters = {round(place) for place in np.linspace(0, len(windows) - 1, self.settings.language_windows)}
         votes: dict[str, float] = {}
-        for start in starts:
-            _, _, probabilities = self.whisper.detect_language(speech[start : start + _WINDOW])
+        for place in sorted(voters):
+            _, _, probabilities = self.whisper.detect_language(joined(sound, windows[place]))
             for language, probability in probabilities:
-                votes[language] = votes.get(language, 0.0) + probability / windows
+                votes[language] = votes.get(language, 0.0) + probability / len(voters)
         best = max(votes, key=lambda language: votes[language])
-        return best, votes[best]
+        return best, round(votes[best], 4)
 
-    def _read(self, sound: Sound, block: Sequence[Chunk], language: str) -> Iterator[Segment]:
+    def _read(self, sound: Sound, window: Sequence[Chunk], language: str) -> Iterator[Segment]:
         segments, _ = self.whisper.transcribe(
-            joined(sound, block),
+            joined(sound, window),
             language=language,
             beam_size=self.settings.beam_size,
             temperature=0.0,
@@ -171,7 +165,7 @@ class Listener:
             word_timestamps=True,
             vad_filter=False,
         )
-        restored: Iterator[Segment] = restore_speech_timestamps(segments, list(block), RATE)
+        restored: Iterator[Segment] = restore_speech_timestamps(segments, list(window), RATE)
         return restored
 
 
@@ -180,19 +174,19 @@ def joined(sound: Sound, chunks: Sequence[Chunk]) -> Sound:
     return np.concatenate([sound[chunk["start"] : chunk["end"]] for chunk in chunks])
 
 
-def blocks(chunks: Sequence[Chunk], most: int) -> Iterator[list[Chunk]]:
-    """Runs of chunks of at most `most` samples together, or of one chunk that is longer."""
-    block: list[Chunk] = []
+def pack(chunks: Sequence[Chunk], most: int) -> Iterator[list[Chunk]]:
+    """Windows: runs of chunks of at most `most` samples together, or of one chunk that is longer."""
+    window: list[Chunk] = []
     samples = 0
     for chunk in chunks:
         length = chunk["end"] - chunk["start"]
-        if block and samples + length > most:
-            yield block
-            block, samples = [], 0
-        block.append(chunk)
+        if window and samples + length > most:
+            yield window
+            window, samples = [], 0
+        window.append(chunk)
         samples += length
-    if block:
-        yield block
+    if window:
+        yield window
 
 
 def to_span(segment: Segment) -> Span | None:

@@ -44,7 +44,7 @@ class Stage(ABC, Generic[In, Out]):
         """The rows to be worked on; all rows of `reads` unless a stage gathers them otherwise."""
         return self.root.table(self.reads).rows()  # type: ignore[return-value]  # reads is type[In], which ClassVar cannot say
 
-    def keys(self) -> Iterator[str]:
+    def input_keys(self) -> Iterator[str]:
         """The keys of all `inputs`, read without the rows; to be overridden together with it."""
         columns = self.root.table(self.reads).read(list(self.reads.key_columns)).to_pydict().values()
         return ("/".join(map(str, parts)) for parts in zip(*columns, strict=True))
@@ -57,8 +57,8 @@ class Stage(ABC, Generic[In, Out]):
         """Seconds after which the worker of this row is killed."""
         return 600.0
 
-    def video_seconds(self, row: In) -> float:
-        """Seconds of video that this row stands for, for figures."""
+    def video_seconds(self, row: In, made: Sequence[Out]) -> float:
+        """Seconds of video in a row that became `made`, for figures."""
         return 0.0
 
     def open(self) -> None:

@@ -50,7 +50,7 @@ class MakeShards(Stage[Plan, Shard]):
         """Two minutes, and half a second a sample."""
         return 120.0 + 0.5 * len(row.samples)
 
-    def video_seconds(self, row: Plan) -> float:
+    def video_seconds(self, row: Plan, made: Sequence[Shard]) -> float:
         """Seconds of video in the windows."""
         return sum(sample.end - sample.start for sample in row.samples)
 

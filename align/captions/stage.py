@@ -33,7 +33,7 @@ class Captions(Stage[Media, Transcript]):
         super().__init__(root)
         self.settings = settings or CaptionsSettings()
 
-    def video_seconds(self, row: Media) -> float:
+    def video_seconds(self, row: Media, made: Sequence[Transcript]) -> float:
         """The video's duration."""
         return row.duration
 

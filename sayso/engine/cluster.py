@@ -27,6 +27,7 @@ class Cluster:
         """Join or start Ray, if this process is not connected yet. UserError where no cluster answers."""
         # Ray reads these when it is imported.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 

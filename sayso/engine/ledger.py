@@ -56,7 +56,7 @@ class Tally:
 
 def stage_tally(root: Root, stage: Stage[Any, Any]) -> Tally:
     """Count a stage's inputs from the tables' keys; rows themselves are not read."""
-    keys = set(stage.keys())
+    keys = set(stage.input_keys())
     done = root.table(stage.writes).made_from(stage.name) & keys
     tally = Tally(total=len(keys), done=len(done))
     for key, failure in newest_failures(root, stage.name).items():

@@ -54,7 +54,7 @@ def attempt(stage: Stage[Any, Any], row: Row) -> Outcome:
     try:
         rows = list(stage(row))
         stored = sum(item.bytes for made in rows for item in made.objects())
-        return Done([made.model_dump() for made in rows], stage.video_seconds(row), stored)
+        return Done([made.model_dump() for made in rows], stage.video_seconds(row, rows), stored)
     except RowError as error:
         return _refused(error)
     except (UserError, WorkFailed) as error:

@@ -116,9 +116,9 @@ def test_videos_that_cannot_be_used_are_skipped() -> None:
 
 def test_a_still_video_drops_all_that_is_said() -> None:
     said = transcript("asr:tiny", "Now stir it.")
-    (row,) = made(said, still=[Interval(start=0, end=30), Interval(start=31, end=59)])
+    (row,) = made(said, still=[Interval(start=0, end=58)])
     assert (row.kept, row.reason) == (False, "still_picture")
-    (row,) = made(said, still=[Interval(start=0, end=30)])
+    (row,) = made(said, still=[Interval(start=0, end=30), Interval(start=30, end=60)])
     assert row.kept
 
 
@@ -182,7 +182,7 @@ def test_the_stage_gathers_each_video_with_its_text(root: Root) -> None:
     assert row.source == "subtitle:en"
     with pytest.raises(Skip, match="no speech"):
         stage(rows[1])
-    assert stage.video_seconds(rows[0]) == 60.0
+    assert stage.video_seconds(rows[0], []) == 60.0
 
 
 def test_the_stage_has_nothing_to_do_in_an_empty_root(root: Root) -> None:

@@ -39,7 +39,7 @@ class Behave(Stage[Video, Media]):
     def time_limit(self, row: Video) -> float:
         return 2.0
 
-    def video_seconds(self, row: Video) -> float:
+    def video_seconds(self, row: Video, made: Sequence[Media]) -> float:
         return 10.0
 
     def __call__(self, row: Video) -> Sequence[Media]:
