@@ -55,7 +55,7 @@ def _candidates() -> Iterator[tuple[Path, Path]]:
 
 def _version(ffmpeg: Path) -> str:
     """The version of a program that can be started and has what we need; UserError says what it lacks."""
-    _make_executable(ffmpeg)
+    make_executable(ffmpeg)
     try:
         done = subprocess.run([ffmpeg, "-version"], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603  # our own tool, no shell
     except (OSError, subprocess.SubprocessError) as error:
@@ -66,7 +66,7 @@ def _version(ffmpeg: Path) -> str:
     return done.stdout.split()[2]
 
 
-def _make_executable(ffmpeg: Path) -> None:
+def make_executable(ffmpeg: Path) -> None:
     """Set the executable bits that some installers lose. Any number of processes may do so at once."""
     for path in (ffmpeg, ffmpeg.with_name(ffmpeg.name.replace("ffmpeg", "ffprobe"))):
         if not path.is_file() or os.access(path, os.X_OK):

@@ -36,6 +36,8 @@ CONTAINERS = {
 }
 # Containers that write down how long they are; of the others ffprobe only estimates it.
 _DECLARING = frozenset({"mov", "matroska", "avi", "flv", "asf", "ogg", "wav", "w64", "aiff", "flac", "caf"})
+# Of these the declared duration counts from 0, though the streams may begin later.
+_COUNTING_FROM_ZERO = frozenset({"matroska", "flv"})
 
 _LIMITS = Limits(seconds=60.0, cpu_seconds=60.0, memory_bytes=4 << 30, file_bytes=16 << 20)
 _ISO_FIRST_BOX = b"ftyp"
@@ -122,10 +124,20 @@ def _read(listing: Mapping[str, Any], path: Path) -> Probe:
         raise Permanent("not_media", f"{path.name}: neither pictures nor sound inside ({container})")
     return Probe(
         container=container,
-        duration=_seconds(form) if container in _DECLARING else None,
+        duration=_declared(form, container),
         video=max(videos, key=lambda video: video.coded_pixels, default=None),
         audio=_audio(max(sounds, key=_audio_merit), path) if sounds else None,
     )
+
+
+def _declared(form: Mapping[str, Any], container: str) -> float | None:
+    """How long the container says that it is, from its first frame on; None where ffprobe only estimates it."""
+    seconds = _seconds(form, "duration")
+    if seconds is None or container not in _DECLARING:
+        return None
+    if container in _COUNTING_FROM_ZERO:
+        seconds -= _seconds(form, "start_time") or 0.0
+    return seconds if seconds > 0 else None
 
 
 def _video(stream: Mapping[str, Any], path: Path) -> VideoStream | None:
@@ -145,7 +157,7 @@ def _video(stream: Mapping[str, Any], path: Path) -> VideoStream | None:
         height=shown[0] if _lies_on_side(stream) else shown[1],
         coded_pixels=width * height,
         fps=_ratio(stream.get("avg_frame_rate")),
-        duration=_seconds(stream),
+        duration=_seconds(stream, "duration"),
     )
 
 
@@ -156,7 +168,9 @@ def _lies_on_side(stream: Mapping[str, Any]) -> bool:
 
 
 def _audio(stream: Mapping[str, Any], path: Path) -> AudioStream:
-    return AudioStream(path=path, index=int(stream["index"]), codec=stream["codec_name"], duration=_seconds(stream))
+    return AudioStream(
+        path=path, index=int(stream["index"]), codec=stream["codec_name"], duration=_seconds(stream, "duration")
+    )
 
 
 def _audio_merit(stream: Mapping[str, Any]) -> tuple[int, ...]:
@@ -175,10 +189,10 @@ def _ratio(text: str | None) -> float | None:
     return float(Fraction(int(above), int(below)))
 
 
-def _seconds(part: Mapping[str, Any]) -> float | None:
-    """A declared duration, if it is one."""
+def _seconds(part: Mapping[str, Any], name: str) -> float | None:
+    """A time that is told, if it is a positive number."""
     try:
-        seconds = float(part["duration"])
+        seconds = float(part[name])
     except (KeyError, ValueError):
         return None
     return seconds if math.isfinite(seconds) and seconds > 0 else None
