@@ -39,8 +39,8 @@ class TranscribeSettings(Settings):
 
     model: str = Field("tiny.en", description="a folder, an installed package, a short name or a name on the hub")
     language: str | None = Field(None, description="a language's code; detected where a multilingual model has none")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    beam_size: int = Field(5, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where it is there")
+    beam_size: int = Field(5, ge=1, description="hypotheses kept while decoding; fewer are faster and less right")
     min_speech: float = Field(1.0, ge=0, description="fewer seconds of speech than this are dropped as no_speech")
     vad_threshold: float = Field(0.5, gt=0, lt=1, description="probability from which Silero hears speech")
     vad_silence: float = Field(0.5, gt=0, description="seconds of silence that part two stretches of speech")

@@ -59,13 +59,20 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
             yield f"| `{key}` | {_type(field)} | {_default(field)} | {field.description or ''} |"
 
 
+_LIMITS = {"gt": "> ", "ge": "≥ ", "lt": "< ", "le": "≤ "}
+
+
 def _type(field: FieldInfo) -> str:
     name = inspect.formatannotation(field.annotation)
-    limits = [part for part in map(str, field.metadata) if "=" in part]
-    for noise in ("typing.", "pathlib.", "annotated_types."):
+    for noise in ("typing.", "pathlib.", "NoneType"):
         name = name.replace(noise, "")
-    text = f"{name}, {', '.join(limits)}" if limits else name
-    return "`" + text.replace("|", "\\|") + "`"
+    limits = [
+        f"{sign}{getattr(limit, key):g}"
+        for limit in field.metadata
+        for key, sign in _LIMITS.items()
+        if hasattr(limit, key)
+    ]
+    return "`" + ", ".join([name, *limits]).replace("|", "\\|") + "`"
 
 
 def _default(field: FieldInfo) -> str:
