@@ -136,23 +136,28 @@ def _wash(doing: Doing) -> Hands:
 
 
 def _pour(doing: Doing) -> Hands:
-    board, fluid = doing.board, FLUIDS[doing.thing]
-    tilt = 1.05 + 0.22 * math.sin(2 * math.pi * doing.phase)
+    board, fluid, angle = doing.board, FLUIDS[doing.thing], 2 * math.pi * doing.phase
+    tilt = 1.05 + 0.3 * math.sin(angle)
     mouth_y, floor = -50.0, doing.base
-    sway = 3 * math.sin(4 * math.pi * doing.phase)
-    level = floor - 8 - 34 * doing.share
-    stream = [(-44, mouth_y + 6), (-34, mouth_y), (-44 + sway / 2, level), (-58 + sway, level)]
-    board.polygon(stream, darker(fluid, 0.08))
-    board.polygon([(x + 3, y) for x, y in stream[:2]] + [(x + 2, y) for x, y in stream[2:]], fluid)
-    board.ellipse(-48, level + 2, 50, 9, darker(fluid, 0.1))
+    sway = 8 * math.sin(2 * angle)
+    level = floor - 10 - 34 * doing.share
+    board.polygon(
+        [(-54, mouth_y + 8), (-30, mouth_y - 2), (-38 + sway, level), (-62 + sway, level)], darker(fluid, 0.22)
+    )
+    board.polygon([(-50, mouth_y + 6), (-34, mouth_y), (-42 + sway, level), (-58 + sway, level)], fluid)
     for k in range(4):
-        hop = (doing.phase * 3 + k / 4) % 1
-        board.ellipse(-50 + (k - 1.5) * 18 * hop, level - 22 * hop * (1 - hop) * 3, 3.5, 3.5, fluid)
+        fall = (3 * doing.phase + k / 4) % 1
+        x, y = -42 + (sway - 8) * fall, mouth_y + 6 + fall * (level - mouth_y - 12)
+        board.ellipse(x, y, 4, 9, darker(fluid, 0.3))
+    board.ellipse(-50, level + 2, 54, 9, darker(fluid, 0.1))
+    for k in range(6):
+        hop = (3 * doing.phase + k / 6) % 1
+        board.ellipse(-50 + sway + (k - 2.5) * 17 * hop, level - 90 * hop * (1 - hop), 4.5, 4.5, darker(fluid, 0.1))
     with board.moved(-48, floor - 44):
         tools.bowl(board, (96, 190, 160), 56)
     with board.moved(24, -66, -tilt, 0.8, 0.8):
         doing.draw()
-    return (56, -64), (20, -100)
+    return (60, -58), (16, -98)
 
 
 def _stir(doing: Doing) -> Hands:
@@ -163,7 +168,7 @@ def _stir(doing: Doing) -> Hands:
         surface = -27.0
     else:
         surface = doing.base - 44
-        with board.moved(0, -12, 0.12 * math.sin(angle), 0.8, 0.8):
+        with board.moved(0, -26, 0.12 * math.sin(angle), 0.95, 0.95):
             doing.draw()
     swirl = [(34 * math.cos(angle - 0.25 * k), surface + 8 * math.sin(angle - 0.25 * k)) for k in range(7)]
     board.line(swirl, 3, lighter(INSIDE[doing.thing], 0.5))

@@ -1,7 +1,7 @@
 """A small flat-design drawing board: polygons, ellipses and thick lines under affine transforms.
 
 The same drawing code makes the picture (`Picture`, colours, drawn at twice the size and averaged down, so edges are
-smooth) and the truth (`MaskBoard`, one number a named thing, at the picture's own size).
+smooth) and the truth (`MaskBoard`, one number a named thing, drawn at the same size and then sampled).
 """
 
 import math
@@ -15,11 +15,18 @@ from PIL import Image, ImageDraw
 
 from demo.truth import HEIGHT, WIDTH
 
+OVERSAMPLING = 2
+
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 Affine = tuple[float, float, float, float, float, float]  # x' = a x + b y + c, y' = d x + e y + f
 
-_CIRCLE = [(math.cos(2 * math.pi * k / 28), math.sin(2 * math.pi * k / 28)) for k in range(28)]
+
+def _circle(corners: int) -> list[Point]:
+    return [(math.cos(2 * math.pi * k / corners), math.sin(2 * math.pi * k / corners)) for k in range(corners)]
+
+
+_CIRCLES = {corners: _circle(corners) for corners in (10, 16, 28)}
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
@@ -108,7 +115,9 @@ class Board:
 
     def polygon(self, points: Sequence[Point], colour: Colour) -> None:
         """A filled polygon."""
-        placed = self._place(points)
+        self._fill(self._place(points), colour)
+
+    def _fill(self, placed: list[Point], colour: Colour) -> None:
         for plane in self._clips:
             placed = _clip(placed, plane)
         if len(placed) > 2:
@@ -117,7 +126,12 @@ class Board:
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour, turn: float = 0) -> None:
         """A filled ellipse around (x, y), turned clockwise by `turn` radians."""
         cos, sin = math.cos(turn), math.sin(turn)
-        self.polygon([(x + cos * rx * p - sin * ry * q, y + sin * rx * p + cos * ry * q) for p, q in _CIRCLE], colour)
+        a, b, c, d, e, f = self._stage
+        px, qx, mx = (a * cos + b * sin) * rx, (b * cos - a * sin) * ry, a * x + b * y + c
+        py, qy, my = (d * cos + e * sin) * rx, (e * cos - d * sin) * ry, d * x + e * y + f
+        size = max(rx, ry)
+        circle = _CIRCLES[10 if size < 5 else 16 if size < 12 else 28]
+        self._fill([(px * p + qx * q + mx, py * p + qy * q + my) for p, q in circle], colour)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
         """A filled rectangle."""
@@ -164,22 +178,20 @@ def _clip(points: list[Point], plane: tuple[float, float, float]) -> list[Point]
 class Picture(Board):
     """The board that makes a frame; starts from a picture drawn earlier, or from nothing."""
 
-    OVERSAMPLING = 2
-
     def __init__(self, start: Image.Image | None = None) -> None:
-        size = (WIDTH * self.OVERSAMPLING, HEIGHT * self.OVERSAMPLING)
-        super().__init__(Image.new("RGB", size) if start is None else start.copy(), self.OVERSAMPLING)
+        size = (WIDTH * OVERSAMPLING, HEIGHT * OVERSAMPLING)
+        super().__init__(Image.new("RGB", size) if start is None else start.copy(), OVERSAMPLING)
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         """The frame, uint8 of shape (240, 320, 3)."""
-        return np.asarray(self.image.reduce(self.OVERSAMPLING))
+        return np.asarray(self.image.reduce(OVERSAMPLING))
 
 
 class MaskBoard(Board):
     """The board that makes the truth: every pixel holds the number of the named thing that is seen there."""
 
     def __init__(self) -> None:
-        super().__init__(Image.new("L", (WIDTH, HEIGHT)), 1.0)
+        super().__init__(Image.new("L", (WIDTH * OVERSAMPLING, HEIGHT * OVERSAMPLING)), OVERSAMPLING)
         self._numbers: dict[str, int] = {"": 0}
 
     def _ink(self, colour: Colour) -> int:
@@ -187,6 +199,6 @@ class MaskBoard(Board):
 
     def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
         """The visible pixels of every named thing that is seen at all, bool of shape (240, 320)."""
-        seen = np.asarray(self.image)
+        seen = np.asarray(self.image)[::OVERSAMPLING, ::OVERSAMPLING]
         found = {name: seen == number for name, number in self._numbers.items() if number}
         return {name: mask for name, mask in sorted(found.items()) if mask.any()}

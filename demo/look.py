@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from demo.canvas import Colour
+from demo.objects import BASE, TOP
 from demo.vocabulary import ACTORS
 
 WALLS: tuple[Colour, ...] = (
-    (214, 230, 240), (246, 226, 204), (208, 232, 212), (236, 214, 230), (250, 240, 206), (204, 214, 238),
-    (190, 222, 222), (240, 206, 196), (176, 190, 208), (226, 226, 218), (86, 104, 130), (120, 92, 110),
+    (220, 231, 238), (240, 229, 216), (216, 231, 218), (233, 220, 230), (243, 237, 220), (213, 219, 234),
+    (205, 224, 224), (236, 216, 210), (188, 198, 210), (228, 228, 222), (112, 124, 142), (134, 116, 126),
 )  # fmt: skip
 TABLES: tuple[Colour, ...] = (
-    (222, 188, 146), (186, 140, 100), (236, 232, 226), (150, 160, 172), (120, 84, 66), (200, 214, 208),
-    (92, 112, 120), (238, 214, 190),
+    (226, 206, 182), (196, 172, 148), (236, 232, 226), (160, 168, 176), (122, 104, 94), (204, 214, 210),
+    (104, 118, 124), (236, 222, 206),
 )  # fmt: skip
 PAINTS: tuple[Colour, ...] = ((40, 110, 230), (250, 196, 30), (40, 180, 90), (150, 70, 210), (250, 120, 40))
+TALLEST = 112  # px
 BACKGROUNDS = ("window", "tiles", "shelves", "stripes", "dots", "pegboard")
 
 
@@ -61,10 +63,14 @@ def look_of(video_id: str) -> Look:
 
 
 @lru_cache(maxsize=4096)
-def place_of(video_id: str, step: int) -> Place:
-    """Where the thing of a step stands; y is that of the table under it."""
+def place_of(video_id: str, step: int, thing: str) -> Place:
+    """Where the thing of a step stands; y is that of the table under it. Tall things are made a little smaller."""
     draw = random.Random(f"{video_id}/place/{step}")
-    return Place(x=draw.uniform(138, 182), y=draw.uniform(206, 218), size=draw.uniform(0.98, 1.2))
+    return Place(
+        x=draw.uniform(138, 182),
+        y=draw.uniform(210, 222),
+        size=min(draw.uniform(1.1, 1.35), TALLEST / (TOP[thing] + BASE[thing])),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +85,9 @@ class Person:
 
 
 PEOPLE: dict[str, Person] = {
-    "Ada": Person(skin=(150, 96, 66), sleeve=(250, 186, 40), cuff=(255, 255, 255), hair=(40, 28, 34), long_hair=True),
+    "Ada": Person(skin=(150, 96, 66), sleeve=(62, 70, 104), cuff=(236, 238, 244), hair=(40, 28, 34), long_hair=True),
     "Ben": Person(
-        skin=(246, 202, 170), sleeve=(58, 128, 84), cuff=(190, 226, 160), hair=(176, 84, 40), long_hair=False
+        skin=(246, 202, 170), sleeve=(226, 228, 224), cuff=(120, 140, 150), hair=(176, 84, 40), long_hair=False
     ),
 }
 assert tuple(PEOPLE) == ACTORS

@@ -13,6 +13,7 @@ import re
 import subprocess
 import tempfile
 import wave
+from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -61,14 +62,16 @@ def phones_of_word(word: str) -> tuple[str, ...]:
     return tuple(name for name, _ in phones if name != "pau")
 
 
-def word_spans(text: str, phones: Phones) -> list[tuple[float, float]]:
+def word_spans(
+    text: str, phones: Phones, lexicon: Callable[[str], tuple[str, ...]] = phones_of_word
+) -> list[tuple[float, float]]:
     """When each word of a sentence is spoken, by aligning the phones of its words with those of the sentence."""
     starts = [0.0, *(end for _, end in phones)]
     spoken = [(name, start, end) for (name, end), start in zip(phones, starts, strict=False) if name != "pau"]
     owners: list[int] = []
     expected: list[str] = []
     for index, token in enumerate(text.split()):
-        names = phones_of_word(token.strip(".,?"))
+        names = lexicon(token.strip(".,?"))
         expected += names
         owners += [index] * len(names)
     owner_of = _align(expected, [name for name, _, _ in spoken])

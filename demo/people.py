@@ -2,7 +2,7 @@
 
 import math
 
-from demo.canvas import Board, Point, darker, lighter
+from demo.canvas import Board, Point, darker, lighter, mix
 from demo.look import Person
 
 SHOULDERS_Y = 96
@@ -10,11 +10,12 @@ SHOULDERS_Y = 96
 
 def draw_person(board: Board, name: str, person: Person, x: float, bob: float, mouth: float, blink: bool) -> None:
     """Head and body; `mouth` is how far it is open (0 to 1), `bob` how far the head has sunk, in px."""
+    apron = mix(person.sleeve, (128, 128, 140), 0.55)
     with board.named(name):
         board.round_box(x - 46, SHOULDERS_Y - 10, x + 46, 170, 22, person.sleeve)
-        board.box(x - 22, SHOULDERS_Y + 12, x + 22, 170, darker(person.sleeve, 0.45))  # the apron
-        board.line([(x - 18, SHOULDERS_Y + 14), (x - 13, SHOULDERS_Y - 8)], 4, darker(person.sleeve, 0.45))
-        board.line([(x + 18, SHOULDERS_Y + 14), (x + 13, SHOULDERS_Y - 8)], 4, darker(person.sleeve, 0.45))
+        board.box(x - 22, SHOULDERS_Y + 12, x + 22, 170, apron)  # the apron
+        board.line([(x - 18, SHOULDERS_Y + 14), (x - 13, SHOULDERS_Y - 8)], 4, apron)
+        board.line([(x + 18, SHOULDERS_Y + 14), (x + 13, SHOULDERS_Y - 8)], 4, apron)
         with board.moved(x, 48 + bob):
             _head(board, person, mouth, blink)
 

@@ -56,7 +56,7 @@ def _draw(board: Board, truth: VideoTruth, look: Look, time: float) -> None:
     blink = time % 3.1 < 0.14
     draw_person(board, step.actor, person, look.person_x, bob, _mouth(truth, time), blink)
     draw_table(board, look)
-    place = place_of(truth.id, step.step)
+    place = place_of(truth.id, step.step, step.object)
     shade = mix((20, 16, 30), SHADES[step.object][step.colour], look.light)
     if step.start <= time < step.end:
         _act(board, look, person, place, step, shade, time)
