@@ -47,7 +47,7 @@ class NormaliseSettings(Settings):
     max_duration: float = Field(4 * 3600.0, gt=0, description="longest source, in seconds")
     max_side: int = Field(8192, ge=16, description="longest side of a source, in pixels")
     seconds_at_least: float = Field(60.0, gt=0, description="wall-clock seconds that any source may take")
-    seconds_per_second: float = Field(4.0, gt=0, description="further wall-clock seconds for each second of source")
+    seconds_per_second: float = Field(2.0, gt=0, description="further wall-clock seconds for each second of source")
     memory_bytes: int = Field(4 << 30, ge=1 << 28, description="address space of the ffmpeg process")
 
     def time_limit(self, duration: float | None) -> float:

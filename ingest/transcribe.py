@@ -137,7 +137,7 @@ class Listener:
         found: list[Chunk] = get_speech_timestamps(sound, options)
         return found
 
-    def _language(self, sound: Sound, windows: Sequence[Sequence[Chunk]]) -> tuple[str, float | None]:
+    def _language(self, sound: Sound, windows: Sequence[list[Chunk]]) -> tuple[str, float | None]:
         """The language and its probability, a mean over windows from beginning to end.
 
         A model of English only cannot tell; it says "en", without a probability.
@@ -146,14 +146,11 @@ class Listener:
             return "en", None
         if self.settings.language:
             return self.settings.language, None
-        voters = {round(place) for place in np.linspace(0, len(windows) - 1, self.settings.language_windows)}
-        votes: dict[str, float] = {}
-        for place in sorted(voters):
-            _, _, probabilities = self.whisper.detect_language(joined(sound, windows[place]))
-            for language, probability in probabilities:
-                votes[language] = votes.get(language, 0.0) + probability / len(voters)
-        best = max(votes, key=lambda language: votes[language])
-        return best, round(votes[best], 4)
+        ballots = [
+            self.whisper.detect_language(joined(sound, window))[2]
+            for window in spread(windows, self.settings.language_windows)
+        ]
+        return vote(ballots)
 
     def _read(self, sound: Sound, window: Sequence[Chunk], language: str) -> Iterator[Segment]:
         segments, _ = self.whisper.transcribe(
@@ -187,6 +184,25 @@ def pack(chunks: Sequence[Chunk], most: int) -> Iterator[list[Chunk]]:
         samples += length
     if window:
         yield window
+
+
+def spread(windows: Sequence[list[Chunk]], most: int) -> list[list[Chunk]]:
+    """At most `most` of the windows, evenly from the first to the last."""
+    places = sorted({round(place) for place in np.linspace(0, len(windows) - 1, most)})
+    return [windows[place] for place in places]
+
+
+def vote(ballots: Sequence[Sequence[tuple[str, float]]]) -> tuple[str, float]:
+    """The language with the highest mean probability over all windows, and that mean.
+
+    ballots: for each window, pairs of a language and its probability; a language that is not named has none.
+    """
+    votes: dict[str, float] = {}
+    for ballot in ballots:
+        for language, probability in ballot:
+            votes[language] = votes.get(language, 0.0) + probability / len(ballots)
+    best = max(votes, key=lambda language: votes[language])
+    return best, round(votes[best], 4)
 
 
 def to_span(segment: Segment) -> Span | None:

@@ -133,7 +133,7 @@ def test_time_and_memory_have_an_end(make: Make, normalised: Normalised) -> None
     with pytest.raises(Retry) as late:
         normalised(source, NormaliseSettings(seconds_at_least=0.001, seconds_per_second=0.001))
     assert late.value.reason == "ffmpeg_timeout"
-    large = make("large.mkv", "-f", "lavfi", "-i", "color=size=7680x4320:rate=2:duration=1", *H264)
+    large = make("large.mkv", "-f", "lavfi", "-i", "color=size=7680x4320:rate=5:duration=1", *H264)
     assert normalised(large).duration == pytest.approx(1, abs=0.1)
     with pytest.raises(Permanent):
         normalised(large, NormaliseSettings(memory_bytes=1 << 28))

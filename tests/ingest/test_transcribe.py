@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ingest.fetch import Fetch, FetchSettings
 from ingest.sources.folder import find
-from ingest.transcribe import RATE, Chunk, Listener, Transcribe, TranscribeSettings, joined, pack, to_span
+from ingest.transcribe import RATE, Chunk, Listener, Transcribe, TranscribeSettings, joined, pack, spread, to_span, vote
 from sayso.errors import ModelNotFound, Skip
 from sayso.root import Root
 from sayso.rows import Media
@@ -78,6 +78,22 @@ def test_windows_hold_every_chunk_once_and_are_as_full_as_they_may_be(chunks: li
     assert all(
         before + after[0]["end"] - after[0]["start"] > most for before, after in zip(lengths, windows[1:], strict=False)
     )
+
+
+def test_the_language_is_what_most_of_the_speech_is_in() -> None:
+    intro = [("en", 0.9), ("zh", 0.1)]
+    talk = [("zh", 0.8), ("en", 0.2)]
+    assert vote([intro, talk, talk]) == ("zh", 0.5667)
+    assert vote([intro]) == ("en", 0.9)
+
+
+@given(st.integers(1, 60), st.integers(1, 9))
+def test_voting_windows_reach_from_the_first_to_the_last(count: int, most: int) -> None:
+    windows = [[{"start": number, "end": number + 1}] for number in range(count)]
+    chosen = spread(windows, most)
+    assert len(chosen) == min(count, most)
+    assert chosen[0] == windows[0]
+    assert chosen[-1] == windows[-1] or most == 1
 
 
 def segment(*words: tuple[float, float, str]) -> SimpleNamespace:
