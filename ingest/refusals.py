@@ -43,12 +43,13 @@ def refusal(error: BaseException, *, last_network_error: BaseException | None = 
     last_network_error: what the last request failed with, or None if it went through. yt-dlp's downloader gives up
     after its retries with an error that has lost its cause; this is the cause.
     """
-    for link in _chain(error):
-        if found := _translate(link):
-            return found
+    links = list(_chain(error))
+    ours = (link for link in links if isinstance(link, SaysoError))  # raised by a hook of ours inside yt-dlp
+    if known := next(ours, None) or next(filter(None, map(_translate, links)), None):
+        return known
     if last_network_error is not None:
         return refusal(last_network_error)
-    expected = [link.expected for link in _chain(error) if isinstance(link, ExtractorError)]
+    expected = [link.expected for link in links if isinstance(link, ExtractorError)]
     if expected:
         return Permanent("unavailable" if any(expected) else "extractor_failed", one_line(error))
     if isinstance(error, YoutubeDLError):
@@ -58,8 +59,6 @@ def refusal(error: BaseException, *, last_network_error: BaseException | None = 
 
 def _translate(error: BaseException) -> SaysoError | None:
     match error:
-        case SaysoError():
-            return error
         case HTTPError():
             return _http_error(error)
         case CertificateVerifyError():

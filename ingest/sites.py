@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from yt_dlp.plugins import load_all_plugins
 from yt_dlp.utils import YoutubeDLError, unsmuggle_url
 
 from ingest.addresses import leads_to_private, why_not_web
+from ingest.guard import public_only
 from ingest.refusals import refusal
 from sayso.config import Settings
 from sayso.errors import ConfigError, Permanent, Retry
@@ -160,7 +161,8 @@ class SiteClient:
         self._check(url)
         _keep_pause(urlsplit(url).hostname or "", self.settings)
         try:
-            answer = self._send(request)
+            with self._guarded():
+                answer = self._send(request)
         except RequestError as error:
             self._last_error = error
             if isinstance(error, HTTPError):
@@ -174,6 +176,10 @@ class SiteClient:
                 answer.close()
                 raise
         return answer
+
+    def _guarded(self) -> AbstractContextManager[None]:
+        """Connections are watched too: a redirect, or a name that changes its address, could lead inside."""
+        return nullcontext() if self.settings.allow_private or self.settings.proxy else public_only()
 
     def _check(self, url: str) -> None:
         if why := why_not_web(url):

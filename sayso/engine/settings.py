@@ -13,8 +13,8 @@ class EngineSettings(Settings):
     address: str | None = Field(
         default=None, description="address of a Ray cluster; none starts Ray on this machine for the length of the run"
     )
-    workers: PositiveInt | None = Field(
-        default=None, description="workers a stage at most; none takes what the cluster has"
+    workers: int | None = Field(
+        default=None, ge=1, description="workers a stage at most; none takes what the cluster has"
     )
     attempts: PositiveInt = Field(
         default=3, description="attempts at a row in one run; a row that killed its worker so often is quarantined"
