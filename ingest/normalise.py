@@ -81,10 +81,10 @@ class Proxy:
 def normalise(found: Probe, target: Path, settings: NormaliseSettings, ffmpeg: FFmpeg) -> Proxy:
     """Write the proxy of what was probed to `target`; its folder also takes what ffmpeg prints.
 
-    Raises Skip("too_long" or "too_large"), Permanent("undecodable", "truncated", "too_costly" or "out_of_memory"),
-    Retry("ffmpeg_timeout") and NoSpace.
+    Raises Skip("too_long" or "too_large"), Permanent("unsupported_codec", "undecodable", "truncated", "too_costly" or
+    "out_of_memory"), Retry("ffmpeg_timeout") and NoSpace.
     """
-    _refuse(found, settings)
+    _refuse(found, settings, ffmpeg)
     printed = target.with_suffix(".still")
     command = _command(found, target, settings, ffmpeg)
     outcome = run(command, folder=target.parent, stdout=printed, limits=_limits(found, settings))
@@ -94,12 +94,14 @@ def normalise(found: Probe, target: Path, settings: NormaliseSettings, ffmpeg: F
     return proxy
 
 
-def _refuse(found: Probe, settings: NormaliseSettings) -> None:
+def _refuse(found: Probe, settings: NormaliseSettings, ffmpeg: FFmpeg) -> None:
     if found.duration and found.duration > settings.max_duration:
         raise Skip("too_long", f"{found.duration:.0f} s; at most {settings.max_duration:.0f} s are taken")
     if found.video and max(found.video.width, found.video.height) > settings.max_side:
         size = f"{found.video.width}x{found.video.height}"
         raise Skip("too_large", f"a picture of {size}; at most {settings.max_side} pixels a side are taken")
+    if found.video and found.video.codec == "av1" and not ffmpeg.decodes_av1:
+        raise Permanent("unsupported_codec", f"{ffmpeg.path} cannot decode AV1: put an ffmpeg with libdav1d on PATH")
 
 
 def _limits(found: Probe, settings: NormaliseSettings) -> Limits:
@@ -180,6 +182,8 @@ def _sound(settings: NormaliseSettings) -> dict[str, Any]:
 
 def judge(outcome: Outcome, folder: Path) -> None:
     """Say what went wrong, if anything did. ffmpeg's exit status is the low byte of its (negative) error number."""
+    if outcome.code == 0:
+        return
     if outcome.timed_out:
         raise Retry("ffmpeg_timeout", "ffmpeg was not done in its time")
     if outcome.out_of_cpu:
@@ -190,8 +194,7 @@ def judge(outcome: Outcome, folder: Path) -> None:
         raise NoSpace(f"no space left on {folder}: free some and run the same command again")
     if outcome.code == 256 - errno.ENOMEM:
         raise Permanent("out_of_memory", "ffmpeg needed more memory than it may have")
-    if outcome.code != 0:
-        raise Permanent("undecodable", outcome.tail.strip()[-500:] or f"ffmpeg ended with {outcome.code}")
+    raise Permanent("undecodable", outcome.tail.strip()[-500:] or f"ffmpeg ended with {outcome.code}")
 
 
 def _inspect(path: Path, still: list[Interval]) -> Proxy:

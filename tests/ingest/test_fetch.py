@@ -12,7 +12,6 @@ from demo.site import PLUGIN_DIR
 from demo.site.catalogue import Captions, Entry, Fault
 from demo.site.server import serve
 from demo.site.site import Site
-from ingest.download import DownloadSettings
 from ingest.fetch import Fetch, FetchSettings
 from ingest.normalise import NormaliseSettings
 from ingest.sites import SiteSettings
@@ -108,10 +107,10 @@ def test_a_worker_is_given_longer_than_ffmpeg_takes(root: Root) -> None:
         assert limit >= settings.profile.time_limit(duration) + settings.download_seconds
 
 
-def on_site(url: str, entry: Entry) -> tuple[Video, FetchSettings]:
+def on_site(url: str, entry: Entry) -> tuple[Video, FetchSettings, SiteSettings]:
     sites = SiteSettings(plugin_dirs=(str(PLUGIN_DIR),), allow_private=True, timeout=5)
     video = Video(video_id=f"saysodemo:{entry.id}", url=f"{url}/watch?v={entry.id}")
-    return video, FetchSettings(download=DownloadSettings(sites=sites))
+    return video, FetchSettings(), sites
 
 
 def test_a_video_of_a_site_comes_with_its_captions(root: Root, tiny_world: Path) -> None:

@@ -29,8 +29,8 @@ def test_what_is_found_runs_and_tells_its_version(ffmpeg: FFmpeg) -> None:
 
 
 def test_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_path(tmp_path, monkeypatch, "--enable-libx264")
-    assert find_ffmpeg.__wrapped__() == FFmpeg(tmp_path / "ffmpeg", tmp_path / "ffprobe", "9.9")
+    on_path(tmp_path, monkeypatch, "--enable-libx264 --enable-libdav1d")
+    assert find_ffmpeg.__wrapped__() == FFmpeg(tmp_path / "ffmpeg", tmp_path / "ffprobe", "9.9", decodes_av1=True)
 
 
 def test_one_that_cannot_encode_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

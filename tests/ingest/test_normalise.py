@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ingest.ffmpeg import FFmpeg
 from ingest.normalise import NormaliseSettings, Proxy, normalise, proxy_size, still_intervals
 from ingest.probe import VideoStream, probe
-from sayso.errors import Skip
+from sayso.errors import Permanent, Skip
 from sayso.rows import Interval
 
 Make = Callable[..., Path]
@@ -174,6 +174,16 @@ def test_where_the_picture_does_not_change_is_told(make: Make, normalised: Norma
     source = make("x.mkv", "-filter_complex", f"{parts};[a][b][c]concat=n=3[v]", "-map", "[v]", "-c:v", "ffv1")
     still = normalised(source).still
     assert [time for part in still for time in (part.start, part.end)] == pytest.approx([0, 3, 6, 9], abs=0.11)
+
+
+def test_av1_is_read_or_the_fix_is_told(make: Make, normalised: Normalised, ffmpeg: FFmpeg) -> None:
+    source = make("x.mp4", *picture(seconds=1), "-c:v", "libsvtav1", "-preset", "12", "-svtav1-params", "lp=1")
+    if ffmpeg.decodes_av1:
+        assert_profile(normalised(source))
+        return
+    with pytest.raises(Permanent, match="put an ffmpeg with libdav1d on PATH") as told:
+        normalised(source)
+    assert told.value.reason == "unsupported_codec"
 
 
 def test_what_is_not_taken_is_skipped(make: Make, normalised: Normalised) -> None:
