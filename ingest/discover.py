@@ -28,7 +28,6 @@ _COMMIT_ROWS = 10_000
 class DiscoverSettings(Settings):
     """What is taken of the sources that a person gives."""
 
-    sites: SiteSettings = SiteSettings()
     limit: int | None = Field(default=None, ge=1, description="most videos of one folder, playlist, feed or search")
     language: str | None = Field(default=None, description="language of videos whose source does not say it")
 
@@ -41,16 +40,18 @@ class Recorded:
     known: int
 
 
-def discover(given: Sequence[str], settings: DiscoverSettings | None = None) -> Iterator[Video]:
+def discover(
+    given: Sequence[str], settings: DiscoverSettings | None = None, sites: SiteSettings | None = None
+) -> Iterator[Video]:
     """Yield the videos of everything given, each video_id once, in order.
 
     Raises InputError (one line, naming what was given) for what cannot be used and WorkFailed for a site that does
     not answer at present. Videos yielded before that are good.
     """
-    settings = settings or DiscoverSettings()
+    settings, sites = settings or DiscoverSettings(), sites or SiteSettings()
     seen: set[str] = set()
     for text in given:
-        for video in _named_errors(text, _videos(text, settings)):
+        for video in _named_errors(text, _videos(text, settings, sites)):
             if video.video_id in seen:
                 continue
             seen.add(video.video_id)
@@ -75,47 +76,47 @@ def record(root: Root, videos: Iterable[Video]) -> Recorded:
     return Recorded(new=len(new), known=len(found) - len(new))
 
 
-def _videos(text: str, settings: DiscoverSettings) -> Iterator[Video]:
+def _videos(text: str, settings: DiscoverSettings, sites: SiteSettings) -> Iterator[Video]:
     """Find out what kind of source `text` is and yield its videos."""
     if text.lower().startswith(("http://", "https://")):
-        return _web_videos(text, settings)
+        return _web_videos(text, settings, sites)
     path = Path(text).expanduser()
     if text and path.exists():
-        return _local_videos(path, settings)
-    if "://" not in text and site.is_search(text, settings.sites):
-        return site.find(text, settings.sites, limit=settings.limit)
+        return _local_videos(path, settings, sites)
+    if "://" not in text and site.is_search(text, sites):
+        return site.find(text, sites, limit=settings.limit)
     raise InputError(
         f"{text}: no such file or folder; give a folder of videos, a list of URLs ({', '.join(lists.LIST_SUFFIXES)}), "
         'an http(s) URL, or a search like "ytsearch20:change a tyre"'
     )
 
 
-def _local_videos(path: Path, settings: DiscoverSettings) -> Iterator[Video]:
+def _local_videos(path: Path, settings: DiscoverSettings, sites: SiteSettings) -> Iterator[Video]:
     suffix = path.suffix.lower()
     if path.is_dir() or folder.is_media(path):
         yield from _first(folder.find(path), settings.limit)
     elif suffix in lists.LIST_SUFFIXES:
-        yield from lists.find(path, settings.sites, limit=settings.limit)
+        yield from lists.find(path, sites, limit=settings.limit)
     elif suffix in feed.FEED_SUFFIXES:
-        yield from feed.find(str(path), path.read_bytes(), settings.sites, limit=settings.limit)
+        yield from feed.find(str(path), path.read_bytes(), sites, limit=settings.limit)
     else:
         known = ", ".join((*folder.VIDEO_SUFFIXES[:5], *lists.LIST_SUFFIXES, *feed.FEED_SUFFIXES))
         raise InputError(f"{path}: neither media, nor a list of URLs, nor a feed by its name (known: {known}, ...)")
 
 
-def _web_videos(url: str, settings: DiscoverSettings) -> Iterator[Video]:
+def _web_videos(url: str, settings: DiscoverSettings, sites: SiteSettings) -> Iterator[Video]:
     if why := why_not_web(url):
         raise InputError(f"{url}: {why}")
-    if is_private_name(url) and not settings.sites.allow_private:
+    if is_private_name(url) and not sites.allow_private:
         raise InputError(f"{url}: a private address; set allow_private to true to allow it")
-    if identify(url, settings.sites).generic:
-        with SiteClient(settings.sites) as client:
+    if identify(url, sites).generic:
+        with SiteClient(sites) as client:
             content_type, head = client.read(url, 4096)
             if feed.looks_like_feed(content_type, head):
                 _, data = client.read(url, _FEED_BYTES)
-                yield from feed.find(url, data, settings.sites, limit=settings.limit)
+                yield from feed.find(url, data, sites, limit=settings.limit)
                 return
-    yield from site.find(url, settings.sites, limit=settings.limit)
+    yield from site.find(url, sites, limit=settings.limit)
 
 
 def _named_errors(text: str, videos: Iterator[Video]) -> Iterator[Video]:

@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 class DownloadSettings(Settings):
     """What is fetched of a video, and what is left alone."""
 
-    sites: SiteSettings = SiteSettings()
     short_side_px: int = Field(default=256, gt=0, description="the smallest version at least this large is taken")
     max_bytes: int = Field(default=4 << 30, gt=0, description="larger files are skipped")
     max_seconds: float = Field(default=3 * 3600.0, gt=0, description="longer videos are skipped")
@@ -61,7 +60,7 @@ class Downloaded:
     fetched_with: str
 
 
-def download(video: Video, into: Path, settings: DownloadSettings) -> Downloaded:
+def download(video: Video, into: Path, settings: DownloadSettings, sites: SiteSettings) -> Downloaded:
     """Bring a video's files here: from the web into the empty folder `into`, or from where they lie without a copy.
 
     Raises Skip (too_long, too_short, too_big, live), Retry (http_<status>, network, truncated), Permanent
@@ -70,7 +69,7 @@ def download(video: Video, into: Path, settings: DownloadSettings) -> Downloaded
     """
     if is_file_url(video.url):
         return _local(video, settings)
-    with SiteClient(settings.sites, format_sort=[f"+res:{settings.short_side_px}"]) as client:
+    with SiteClient(sites, format_sort=[f"+res:{settings.short_side_px}"]) as client:
         info = client.info(video.url)
         _refuse_unwanted(info, settings)
         formats = choose_formats(info.get("formats") or (), settings.short_side_px)

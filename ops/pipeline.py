@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from align.align import Align, AlignSettings
 from align.captions import Captions, CaptionsSettings
@@ -52,25 +52,6 @@ class Pipeline(Settings):
     shard: ShardSettings = ShardSettings()
     engine: EngineSettings = EngineSettings()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_way_to_ask_sites(cls, data: Any) -> Any:
-        """What `sites` says holds for listings and downloads alike, unless one of them says otherwise."""
-        if not isinstance(data, dict) or not isinstance(data.get("sites"), dict):
-            return data
-        asked = data["sites"]
-        finding = {**_mapping(data, "discover")}
-        fetching = {**_mapping(data, "fetch")}
-        downloading = {**_mapping(fetching, "download")}
-        finding["sites"] = {**asked, **_mapping(finding, "sites")}
-        downloading["sites"] = {**asked, **_mapping(downloading, "sites")}
-        return {**data, "discover": finding, "fetch": {**fetching, "download": downloading}}
-
-
-def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
-
 
 def load_pipeline(config: Path | None, overrides: Sequence[str], videos: Sequence[str]) -> Pipeline:
     """The pipeline of a YAML file (or the defaults) with overrides; `videos` are added to its own."""
@@ -82,7 +63,7 @@ def stages_of(root: Root, pipeline: Pipeline | None = None) -> list[Stage[Any, A
     """The stages in the order of the data's way; by default as the root's newest run configured them."""
     pipeline = pipeline or _recorded(root)
     return [
-        Fetch(root, pipeline.fetch),
+        Fetch(root, pipeline.fetch, pipeline.sites),
         Transcribe(root, pipeline.transcribe),
         Captions(root, pipeline.captions),
         Align(root, pipeline.align),
@@ -121,7 +102,7 @@ def _discover(root: Root, pipeline: Pipeline, run_id: str, bars: Bars) -> None:
         return
     bars.say(f"discover: looking through {', '.join(pipeline.videos)}")
     started = time.monotonic()
-    found = record(root, discover(pipeline.videos, pipeline.discover))
+    found = record(root, discover(pipeline.videos, pipeline.discover, pipeline.sites))
     bars.say(f"discover: {found.new} new videos, {found.known} known")
     elapsed = max(time.monotonic() - started, 1e-9)
     figures = Run(

@@ -15,6 +15,8 @@ from sayso.errors import ConfigError, InputError, WorkFailed
 from sayso.root import Root
 from sayso.rows import Video
 
+Asked = tuple[DiscoverSettings, SiteSettings]
+
 
 @pytest.fixture(scope="module")
 def base_url(tiny_world: Path) -> Iterator[str]:
@@ -23,14 +25,14 @@ def base_url(tiny_world: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def settings(base_url: str) -> DiscoverSettings:
+def settings(base_url: str) -> Asked:
     sites = SiteSettings(
         plugin_dirs=(str(PLUGIN_DIR),),
         extractor_args={"saysodemo": {"base_url": [base_url]}},
         allow_private=True,
         timeout=5,
     )
-    return DiscoverSettings(sites=sites)
+    return DiscoverSettings(), sites
 
 
 @pytest.fixture
@@ -177,90 +179,86 @@ def test_a_parquet_list_is_read_and_its_rows_are_named(tmp_path: Path) -> None:
 # Sites
 
 
-def test_a_playlist_gives_its_entries_in_order(settings: DiscoverSettings, base_url: str, tiny_world: Path) -> None:
-    videos = list(discover([f"{base_url}/playlist?list=everything"], settings))
+def test_a_playlist_gives_its_entries_in_order(settings: Asked, base_url: str, tiny_world: Path) -> None:
+    videos = list(discover([f"{base_url}/playlist?list=everything"], *settings))
     assert [video.video_id for video in videos] == demo_ids(tiny_world)
     assert [video.rank for video in videos] == list(range(len(videos)))
     assert all(video.title and video.duration == 8.0 and video.found_by == "site" for video in videos)
 
 
-def test_a_playlist_in_a_list_is_opened(
-    settings: DiscoverSettings, base_url: str, tiny_world: Path, tmp_path: Path
-) -> None:
+def test_a_playlist_in_a_list_is_opened(settings: Asked, base_url: str, tiny_world: Path, tmp_path: Path) -> None:
     given = listed(tmp_path / "urls.txt", f"{base_url}/playlist?list=everything\n")
-    assert ids(discover([str(given)], settings)) == demo_ids(tiny_world)
+    assert ids(discover([str(given)], *settings)) == demo_ids(tiny_world)
 
 
-def test_a_dead_playlist_in_a_list_does_not_spoil_the_list(
-    settings: DiscoverSettings, base_url: str, tmp_path: Path
-) -> None:
+def test_a_dead_playlist_in_a_list_does_not_spoil_the_list(settings: Asked, base_url: str, tmp_path: Path) -> None:
     given = listed(tmp_path / "urls.txt", f"{base_url}/playlist?list=gone\nhttps://youtu.be/dQw4w9WgXcQ\n")
-    assert ids(discover([str(given)], settings)) == ["saysodemoplaylist:gone", "youtube:dQw4w9WgXcQ"]
+    assert ids(discover([str(given)], *settings)) == ["saysodemoplaylist:gone", "youtube:dQw4w9WgXcQ"]
 
 
-def test_a_search_gives_ranks_and_a_task(settings: DiscoverSettings, tiny_world: Path) -> None:
+def test_a_search_gives_ranks_and_a_task(settings: Asked, tiny_world: Path) -> None:
     query = "how to make a carrot soup"
-    videos = list(discover([f"saysosearch2:{query}"], settings))
+    videos = list(discover([f"saysosearch2:{query}"], *settings))
     assert [video.video_id for video in videos] == [f"saysodemo:{e.id}" for e in Site(tiny_world).search(query)[:2]]
     assert [video.rank for video in videos] == [0, 1]
     assert len({video.task_id for video in videos}) == 1
     assert videos[0].found_by == "search"
 
 
-def test_a_page_gives_one_video_with_what_it_says(settings: DiscoverSettings, base_url: str, tiny_world: Path) -> None:
+def test_a_page_gives_one_video_with_what_it_says(settings: Asked, base_url: str, tiny_world: Path) -> None:
     name = demo_ids(tiny_world)[0].removeprefix("saysodemo:")
-    (video,) = discover([f"{base_url}/watch?v={name}"], settings)
+    (video,) = discover([f"{base_url}/watch?v={name}"], *settings)
     assert (video.video_id, video.licence, video.channel) == (f"saysodemo:{name}", "Apache-2.0", "Anna's Workshop")
 
 
-def test_a_feed_gives_its_items(settings: DiscoverSettings, base_url: str, tiny_world: Path) -> None:
-    videos = list(discover([f"{base_url}/feed.xml"], settings))
+def test_a_feed_gives_its_items(settings: Asked, base_url: str, tiny_world: Path) -> None:
+    videos = list(discover([f"{base_url}/feed.xml"], *settings))
     assert {video.video_id for video in videos} == set(demo_ids(tiny_world))
     assert all(video.duration == 8.0 and video.title and video.found_by == "feed" for video in videos)
 
 
-def test_a_video_found_twice_is_given_once(settings: DiscoverSettings, base_url: str, tiny_world: Path) -> None:
+def test_a_video_found_twice_is_given_once(settings: Asked, base_url: str, tiny_world: Path) -> None:
     given = [f"{base_url}/feed.xml", f"{base_url}/playlist?list=everything", "saysosearchall:carrot soup"]
-    assert sorted(ids(discover(given, settings))) == sorted(demo_ids(tiny_world))
+    assert sorted(ids(discover(given, *settings))) == sorted(demo_ids(tiny_world))
 
 
-def test_the_limit_is_kept_by_every_kind(settings: DiscoverSettings, base_url: str, folder: Path) -> None:
-    limited = settings.model_copy(update={"limit": 1})
+def test_the_limit_is_kept_by_every_kind(settings: Asked, base_url: str, folder: Path) -> None:
+    limited = DiscoverSettings(limit=1), settings[1]
     for given in (str(folder), f"{base_url}/feed.xml", f"{base_url}/playlist?list=everything", "saysosearch5:carrot"):
-        assert len(ids(discover([given], limited))) == 1
+        assert len(ids(discover([given], *limited))) == 1
 
 
 @pytest.mark.parametrize("path", ["/watch?v=doesnotexis", "/playlist?list=nothing", "/nothing"])
-def test_a_page_that_is_not_there_is_one_clear_line(settings: DiscoverSettings, base_url: str, path: str) -> None:
+def test_a_page_that_is_not_there_is_one_clear_line(settings: Asked, base_url: str, path: str) -> None:
     with pytest.raises(InputError, match=r"404") as caught:
-        list(discover([base_url + path], settings))
+        list(discover([base_url + path], *settings))
     assert str(caught.value).startswith(base_url + path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_page_without_videos_is_refused(settings: DiscoverSettings, base_url: str) -> None:
+def test_a_page_without_videos_is_refused(settings: Asked, base_url: str) -> None:
     with pytest.raises(InputError, match="Unsupported URL"):
-        list(discover([f"{base_url}/"], settings))
+        list(discover([f"{base_url}/"], *settings))
 
 
-def test_a_site_that_does_not_answer_is_no_fault_of_the_user(settings: DiscoverSettings, tiny_world: Path) -> None:
+def test_a_site_that_does_not_answer_is_no_fault_of_the_user(settings: Asked, tiny_world: Path) -> None:
     with serve(tiny_world) as gone:
         pass
     with pytest.raises(WorkFailed, match="try again later"):
-        list(discover([f"{gone}/playlist?list=everything"], settings))
+        list(discover([f"{gone}/playlist?list=everything"], *settings))
 
 
-def test_private_addresses_are_refused_unless_allowed(settings: DiscoverSettings, base_url: str) -> None:
-    closed = settings.model_copy(update={"sites": settings.sites.model_copy(update={"allow_private": False})})
+def test_private_addresses_are_refused_unless_allowed(settings: Asked, base_url: str) -> None:
+    closed = settings[0], settings[1].model_copy(update={"allow_private": False})
     for given in (f"{base_url}/playlist?list=everything", "saysosearch1:soup"):
         with pytest.raises(InputError, match="private address"):
-            list(discover([given], closed))
+            list(discover([given], *closed))
 
 
-def test_a_plugin_folder_that_is_not_there_is_named(settings: DiscoverSettings) -> None:
-    wrong = settings.model_copy(update={"sites": SiteSettings(plugin_dirs=("/no/such/plugins",))})
+def test_a_plugin_folder_that_is_not_there_is_named(settings: Asked) -> None:
+    wrong = settings[0], SiteSettings(plugin_dirs=("/no/such/plugins",))
     with pytest.raises(ConfigError, match="plugin_dirs: /no/such/plugins"):
-        list(discover(["https://example.com/"], wrong))
+        list(discover(["https://example.com/"], *wrong))
 
 
 # Feeds in files

@@ -18,7 +18,7 @@ from sayso.errors import Permanent, Retry, RowError, Skip
 from sayso.rows import Video
 
 SITES = SiteSettings(plugin_dirs=(str(PLUGIN_DIR),), allow_private=True, timeout=5)
-SETTINGS = DownloadSettings(sites=SITES)
+SETTINGS = DownloadSettings()
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +44,15 @@ def changed(**keys: Any) -> DownloadSettings:
     return SETTINGS.model_copy(update=keys)
 
 
-def refused(video: Video, into: Path, settings: DownloadSettings = SETTINGS) -> RowError:
+def refused(video: Video, into: Path, settings: DownloadSettings = SETTINGS, sites: SiteSettings = SITES) -> RowError:
     with pytest.raises(RowError) as caught:
-        download(video, into, settings)
+        download(video, into, settings, sites)
     return caught.value
 
 
 def test_a_video_comes_byte_for_byte_with_what_its_page_says(base_url: str, site: Site, tmp_path: Path) -> None:
     entry = entry_with(site)
-    got = download(at(base_url, entry), tmp_path, SETTINGS)
+    got = download(at(base_url, entry), tmp_path, SETTINGS, SITES)
     source = site.world_dir / "videos" / f"{entry.source}.mp4"
     assert got.path == tmp_path / "media.mp4"
     assert got.path.read_bytes() == source.read_bytes()
@@ -75,7 +75,7 @@ def test_captions_come_in_the_best_format(
 ) -> None:
     entry = next(entry for entry in site.entries if entry.captions is kind and entry.fault is not Fault.MISSING)
     with serve(site.world_dir, flaky_failures=0) as url:
-        got = download(at(url, entry), tmp_path, SETTINGS)
+        got = download(at(url, entry), tmp_path, SETTINGS, SITES)
     assert [(track.kind, track.language, track.format) for track in got.captions] == found
     assert got.captions_failed == ()
     for track in got.captions:
@@ -85,7 +85,7 @@ def test_captions_come_in_the_best_format(
 
 def test_captions_in_other_languages_are_left(base_url: str, site: Site, tmp_path: Path) -> None:
     entry = entry_with(site, captions=Captions.AUTOMATIC)
-    assert download(at(base_url, entry), tmp_path, changed(caption_languages=("de",))).captions == ()
+    assert download(at(base_url, entry), tmp_path, changed(caption_languages=("de",)), SITES).captions == ()
 
 
 def test_the_flaky_video_needs_a_retry_of_the_row_after_the_time_it_asks_for(site: Site, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_flaky_video_needs_a_retry_of_the_row_after_the_time_it_asks_for(sit
         error = refused(at(url, entry), tmp_path)
         assert isinstance(error, Retry)
         assert (error.reason, error.after) == ("http_503", 1.0)
-        assert download(at(url, entry), tmp_path, SETTINGS).path.stat().st_size > 0
+        assert download(at(url, entry), tmp_path, SETTINGS, SITES).path.stat().st_size > 0
 
 
 def test_the_missing_video_is_missing_for_good(base_url: str, site: Site, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_missing_video_is_missing_for_good(base_url: str, site: Site, tmp_pa
 def test_the_truncated_video_is_as_long_as_announced_so_it_comes(base_url: str, site: Site, tmp_path: Path) -> None:
     entry = entry_with(site, fault=Fault.TRUNCATED)
     whole = (site.world_dir / "videos" / f"{entry.source}.mp4").stat().st_size
-    assert download(at(base_url, entry), tmp_path, SETTINGS).path.stat().st_size < whole
+    assert download(at(base_url, entry), tmp_path, SETTINGS, SITES).path.stat().st_size < whole
 
 
 def test_a_site_that_went_away_may_come_back(site: Site, tmp_path: Path) -> None:
@@ -144,13 +144,13 @@ def test_a_size_that_was_not_announced_is_still_limited(base_url: str, site: Sit
 def test_a_plain_media_file_on_the_web_is_a_video(base_url: str, site: Site, tmp_path: Path) -> None:
     entry = entry_with(site)
     video = Video(video_id="generic:x", url=f"{base_url}/media/{entry.id}.mp4")
-    got = download(video, tmp_path, SETTINGS)
+    got = download(video, tmp_path, SETTINGS, SITES)
     assert got.path.read_bytes() == (site.world_dir / "videos" / f"{entry.source}.mp4").read_bytes()
 
 
 def test_private_addresses_are_refused_unless_allowed(base_url: str, site: Site, tmp_path: Path) -> None:
-    closed = changed(sites=SITES.model_copy(update={"allow_private": False}))
-    error = refused(at(base_url, entry_with(site)), tmp_path, closed)
+    closed = SITES.model_copy(update={"allow_private": False})
+    error = refused(at(base_url, entry_with(site)), tmp_path, sites=closed)
     assert isinstance(error, Permanent)
     assert error.reason == "private_address"
 
@@ -175,7 +175,7 @@ def local(tmp_path: Path, tiny_world: Path) -> Video:
 
 
 def test_a_file_stays_where_it_is(local: Video, tmp_path: Path) -> None:
-    got = download(local, tmp_path / "nowhere", SETTINGS)
+    got = download(local, tmp_path / "nowhere", SETTINGS, SITES)
     assert got.path == tmp_path / "here" / "a film #1.mp4"
     assert got.title == "a film #1"
 
@@ -190,7 +190,9 @@ def test_captions_beside_a_file_are_taken(local: Video, tmp_path: Path) -> None:
     }
     for name, text in files.items():
         (tmp_path / "here" / name).write_text(text)
-    found = {(track.kind, track.language, track.format) for track in download(local, tmp_path, SETTINGS).captions}
+    found = {
+        (track.kind, track.language, track.format) for track in download(local, tmp_path, SETTINGS, SITES).captions
+    }
     assert found == {("subtitle", "en", "srt"), ("subtitle", "de", "vtt"), ("auto", "en", "vtt")}
 
 

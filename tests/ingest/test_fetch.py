@@ -27,8 +27,10 @@ SCENE = ("-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25:duration=2")
 TONE = ("-f", "lavfi", "-i", "sine=frequency=440:duration=2")
 
 
-def fetched(root: Root, video: Video, settings: FetchSettings | None = None) -> Media:
-    stage = Fetch(root, settings or FetchSettings())
+def fetched(
+    root: Root, video: Video, settings: FetchSettings | None = None, sites: SiteSettings | None = None
+) -> Media:
+    stage = Fetch(root, settings or FetchSettings(), sites)
     stage.open()
     (media,) = stage(video)
     return media

@@ -77,7 +77,7 @@ def test_a_transfer_that_ends_early_is_tried_later(tmp_path: Path) -> None:
     with answering(head(100_000) + b"\x00" * 1000) as url:
         video = Video(video_id="generic:x", url=f"{url}/x.mp4")
         with pytest.raises(Retry) as caught:
-            download(video, tmp_path, DownloadSettings(sites=OPEN))
+            download(video, tmp_path, DownloadSettings(), OPEN)
     assert caught.value.reason in ("truncated", "network")
 
 
