@@ -4,6 +4,7 @@ settings.py   what can be configured
 outcome.py    one attempt at one row, and what can come of it (also used without Ray)
 worker.py     the Ray actor around a stage
 pool.py       the actors: rows in flight, time limits, deaths
+interrupt.py  Ctrl-C at a moment of our choosing
 ledger.py     what is pending, and the commits of what is settled
 cluster.py    joining or starting Ray
 run.py        the loop

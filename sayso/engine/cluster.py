@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sayso.engine.settings import EngineSettings
 from sayso.errors import UserError
@@ -38,12 +41,13 @@ class Cluster:
             if address:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
             else:
-                ray.init(
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.WARNING,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                )
+                with _deaf_to_ctrl_c():
+                    ray.init(
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.WARNING,
+                        object_store_memory=_OBJECT_STORE_BYTES,
+                    )
         except ConnectionError as error:
             raise UserError(f"engine.address: no Ray cluster answers at {address} ({error})") from None
         self._ours = True
@@ -69,3 +73,17 @@ class Cluster:
             asked = f"{needs.cpus:g} cpus and {needs.gpus:g} gpus"
             raise UserError(f"no node has {asked} for a worker; the cluster has {has}")
         return max(1, min(most, rows, self._settings.workers or most))
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started within do not hear SIGINT, for a terminal sends it to the whole group.
+
+    Only the driver is to hear it: it commits what is settled and then ends Ray in order. A signal that comes
+    meanwhile is delivered at the end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

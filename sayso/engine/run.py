@@ -13,6 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sayso.engine.cluster import Cluster
+from sayso.engine.interrupt import Interrupts
 from sayso.engine.ledger import Ledger, Tally
 from sayso.engine.outcome import DEADLY, Done, Failed, Fatal, Outcome
 from sayso.engine.settings import EngineSettings
@@ -58,18 +59,22 @@ class Engine:
         self.settings = settings
         self.run_id = run_id or new_run_id()
         self._cluster = Cluster(settings)
+        self._interrupts = Interrupts()
 
     def __enter__(self) -> Engine:
+        self._interrupts.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._cluster.close()
+        self._interrupts.__exit__()
 
     def run(self, stage: Stage[Any, Any], watch: Watch = lambda progress: None) -> Progress:
         """Run a stage over everything that is pending, and say what became of it.
 
         Raises what stops a run (UserError, WorkFailed, KeyboardInterrupt) after what was settled is committed.
         """
+        self._interrupts.check()
         ledger = Ledger(stage, self.root, self.run_id)
         progress = Progress(stage.name, ledger.tally)
         queue = _Queue(ledger.pending(), self.settings.longest_wait)
@@ -80,12 +85,14 @@ class Engine:
 
     def _work(self, stage: Stage[Any, Any], ledger: Ledger, queue: _Queue, progress: Progress, watch: Watch) -> None:
         self._cluster.connect()
+        self._interrupts.install()
         from sayso.engine.pool import Pool
 
         figures = _Figures(self.root, self.run_id, progress)
         pool = Pool(stage, self._cluster.pool_size(stage.resources, len(queue)), self.settings)
         try:
             for _ in _loop(ledger, queue, pool, self.settings, progress):
+                self._interrupts.check()
                 watch(progress)
                 figures.tick()
         finally:
