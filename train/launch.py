@@ -83,14 +83,16 @@ def _result(recipe: Recipe, plan: Plan, seconds: float) -> TrainResult:
 
 def run_ranks(recipe: Recipe) -> None:
     """Run the ranks of a prepared recipe to their end; WorkFailed if it is not a good one."""
-    process = subprocess.Popen(  # noqa: S603  # the arguments are ours, no shell is between
-        launcher_command(recipe, port=free_port()),
-        env=rank_environment(recipe),
-        stdin=subprocess.PIPE,
-        stdout=2,  # our standard output is for data
-        start_new_session=True,
-    )
-    with _signals_caught() as caught:
+    with (
+        subprocess.Popen(  # noqa: S603  # the arguments are ours, no shell is between
+            launcher_command(recipe, port=free_port()),
+            env=rank_environment(recipe),
+            stdin=subprocess.PIPE,
+            stdout=2,  # our standard output is for data
+            start_new_session=True,
+        ) as process,
+        _signals_caught() as caught,
+    ):
         try:
             while process.poll() is None and not caught:
                 time.sleep(POLL)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 
 from sayso.config import Settings, load, validate
@@ -48,6 +49,7 @@ def prepare(recipe: Recipe) -> Plan:
     reader = open_reader(recipe.data, seed=recipe.seed, world_size=recipe.engine.ranks)
     total = recipe.schedule.total_steps(steps_per_epoch(recipe.data, reader))
     _refuse_another_run(recipe)
+    _refuse_missing_accelerators(recipe)
     start = latest(folder / CHECKPOINTS)
     if start.step:
         reader.load_state_dict(start.reader)  # refuses a run that was begun on other data
@@ -79,6 +81,17 @@ def _refuse_another_run(recipe: Recipe) -> None:
         raise ConfigError(
             f"{recipe.output.folder} holds a run of another recipe ({key} is {before.get(key)} there and "
             f"{now.get(key)} here); choose another output.folder"
+        )
+
+
+def _refuse_missing_accelerators(recipe: Recipe) -> None:
+    if recipe.engine.resolved_device == "cpu":
+        return
+    there = torch.cuda.device_count()
+    if there < recipe.engine.ranks:
+        raise ConfigError(
+            f"engine.ranks {recipe.engine.ranks}: this machine has {there} CUDA devices; "
+            "set engine.ranks to that, or engine.device to cpu"
         )
 
 

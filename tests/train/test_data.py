@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from sayso.errors import ConfigError
+from train.data import Batches, frames_to_device, narrations, open_reader
+from train.recipe import DataSettings, load_recipe
+from train.vocabulary import Vocabulary
+
+
+def data_settings(recipe: Path, *overrides: str) -> DataSettings:
+    return load_recipe(recipe, list(overrides)).data
+
+
+def taken(settings: DataSettings, first: int, last: int, *, rank: int = 0, world_size: int = 1) -> list[torch.Tensor]:
+    """The frames of the batches [first, last), which tell clips apart by their crops and times."""
+    reader = open_reader(settings, seed=1, rank=rank, world_size=world_size)
+    batches = Batches(reader, Vocabulary(["red"], 8), settings)
+    return [batch["frames"] for batch in batches.from_step(first, last)]
+
+
+def test_batches_are_the_same_with_any_number_of_workers_and_from_any_step(small_recipe: Path) -> None:
+    settings = data_settings(small_recipe)
+    whole = taken(settings, 0, 5)  # two batches in an epoch of 42 clips
+    assert [batch.shape for batch in whole] == [(16, 4, 32, 32, 3)] * 5
+    assert not torch.equal(whole[0], whole[2])
+    later = taken(settings, 1, 5) + taken(data_settings(small_recipe, "data.workers=2"), 1, 5)
+    for one, other in zip(later, [*whole[1:], *whole[1:]], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_ranks_share_each_batch_out(small_recipe: Path) -> None:
+    settings = data_settings(small_recipe)
+    for step, whole in enumerate(taken(settings, 0, 5)):
+        shares = [taken(settings, step, step + 1, rank=rank, world_size=2)[0] for rank in range(2)]
+        torch.testing.assert_close(torch.stack(shares, dim=1).flatten(0, 1), whole, rtol=0, atol=0)
+
+
+def test_a_batch_holds_words_and_which_candidates_are_there(small_recipe: Path) -> None:
+    settings = data_settings(small_recipe, "data.clips.candidates=5")
+    vocabulary = Vocabulary.from_texts(narrations(settings), max_words=8)
+    assert {"red", "thank", "moves"} <= set(vocabulary.words)
+    batch = next(Batches(open_reader(settings, seed=0), vocabulary, settings).from_step(0, 1))
+    assert batch["tokens"].shape == (16, 5, 8)
+    assert batch["mask"].tolist() == [[True] * 3 + [False] * 2] * 16  # a video has three narrations
+    assert batch["tokens"][batch["mask"]].gt(0).any(dim=1).all()
+    assert batch["tokens"][~batch["mask"]].eq(0).all()
+
+
+def test_each_narration_counts_once_in_the_vocabulary(small_recipe: Path) -> None:
+    settings = data_settings(small_recipe)
+    texts = list(narrations(settings))
+    assert len(texts) == open_reader(settings, seed=0).samples
+
+
+def test_bytes_become_floats_channels_first() -> None:
+    frames = torch.randint(0, 256, (2, 4, 6, 5, 3), dtype=torch.uint8)
+    found = frames_to_device(frames, torch.device("cpu"))
+    torch.testing.assert_close(found, frames.permute(0, 4, 1, 2, 3) / 255)
+    assert found.is_contiguous()
+
+
+def test_a_batch_that_no_epoch_fills_is_refused(small_recipe: Path) -> None:
+    settings = data_settings(small_recipe, "data.batch=64")
+    with pytest.raises(ConfigError, match=r"data\.batch 64 is more than the \d+ clips"):
+        taken(settings, 0, 1)

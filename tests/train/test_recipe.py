@@ -1,0 +1,67 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from sayso.errors import ConfigError
+from train.recipe import load_recipe, recipe_names
+from train.schedule import rate_factor
+
+WHERE = ["data.root=/data", "data.export=clips", "output.folder=/runs/one"]
+
+
+def test_every_recipe_that_comes_with_sayso_loads_by_name() -> None:
+    assert recipe_names() == ["mil_nce_demo", "mil_nce_paper"]
+    for name in recipe_names():
+        assert load_recipe(name, WHERE).data.url == "/data/shards/clips"
+
+
+def test_the_published_settings() -> None:
+    recipe = load_recipe("mil_nce_paper", WHERE)
+    assert (recipe.data.batch, recipe.engine.ranks, recipe.optimiser.lr) == (8192, 64, 1e-3)
+    clips = recipe.data.clips
+    assert (clips.frames, clips.fps, clips.size, clips.candidates, clips.per_video) == (32, 10, 200, 5, True)
+    assert recipe.model.video.width == 1
+
+
+def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe("mil_nce_demo", [*WHERE, "seed=3"])
+    recipe.save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.bach=64", r"unknown key data\.bach \(allowed here: root, export, split, clips, batch, workers\)"),
+        ("objective.form=papre", r"objective\.form: .*'paper' or 'release'"),
+        ("data.batch=many", r"data\.batch: .*integer"),
+        ("optimiser.lr=-1", r"optimiser\.lr: .*greater than 0"),
+        ("engine.ranks=3", r"data\.batch \d+ cannot be shared out over engine\.ranks 3"),
+        ("schedule.steps=10", r"schedule: .*either epochs or steps"),
+        ("schedule.warmup_steps", r"an override is written key=value"),
+    ],
+)
+def test_wrong_keys_and_values_are_named_with_what_is_allowed(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("mil_nce_demo", [*WHERE, override])
+
+
+def test_what_has_no_default_must_be_given() -> None:
+    with pytest.raises(ConfigError, match=re.escape("data.root: field required")):
+        load_recipe("mil_nce_demo")
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="no recipe mil_nce: give a YAML file or one of mil_nce_demo, mil_nce_paper"):
+        load_recipe("mil_nce", WHERE)
+    with pytest.raises(ConfigError, match=r"missing\.yaml: no such file"):
+        load_recipe("missing.yaml", WHERE)
+
+
+def test_the_rate_rises_to_one_and_falls_to_zero() -> None:
+    factors = [rate_factor(step, warmup=4, total=24) for step in range(25)]
+    assert factors[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert factors[14] == pytest.approx(0.5)
+    assert factors[24] == pytest.approx(0.0)
+    assert factors[4:] == sorted(factors[4:], reverse=True)
