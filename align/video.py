@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-import pyarrow.compute as pc
 from pydantic import Field
 
 from sayso.root import Root
@@ -33,9 +32,9 @@ def gather(root: Root) -> Iterator[VideoText]:
     for begin in range(0, len(ids), _BATCH):
         chosen = ids[begin : begin + _BATCH]
         transcripts: dict[str, list[Transcript]] = {video_id: [] for video_id in chosen}
-        for transcript in root.table(Transcript).select(pc.field("video_id").isin(chosen)):
+        for transcript in root.table(Transcript).rows(video_id=chosen):
             transcripts[transcript.video_id].append(transcript)
-        media = {row.video_id: row for row in root.table(Media).select(pc.field("video_id").isin(chosen))}
+        media = {row.video_id: row for row in root.table(Media).rows(video_id=chosen)}
         for video_id in chosen:
             yield video_text(media[video_id], transcripts[video_id], originals.get(video_id))
 

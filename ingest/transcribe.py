@@ -17,6 +17,7 @@ from faster_whisper import WhisperModel, decode_audio
 from faster_whisper.transcribe import restore_speech_timestamps
 from faster_whisper.vad import VadOptions, get_speech_timestamps
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from ingest.models import find_speech_model
 from sayso.config import Settings
@@ -106,6 +107,12 @@ class Listener:
 
     def listen(self, sound: Sound, video_id: str) -> Transcript:
         """What is said in `sound` (mono samples in [-1, 1] at 16 kHz); Skip("no_speech") where nothing is."""
+        # Matrix products on several threads add up in another order: the same sound would give other words on
+        # another number of cores, or in a worker than in the terminal.
+        with threadpool_limits(1, user_api="blas"):
+            return self._listen(sound, video_id)
+
+    def _listen(self, sound: Sound, video_id: str) -> Transcript:
         chunks = self._speech(sound)
         seconds = sum(chunk["end"] - chunk["start"] for chunk in chunks) / RATE
         seconds = max(0.0, seconds - 2 * self.settings.vad_padding * len(chunks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from sayso.arrow import MADE_BY, MADE_FROM, from_arrow, schema, to_arrow
+from sayso.arrow import MADE_FROM, from_arrow, schema, to_arrow
 from sayso.rows import Row
 from sayso.storage import no_space_named
 
@@ -67,28 +67,35 @@ class Table(Generic[R]):
         last = self._open().transaction_version(commit.run)
         return last is not None and last >= commit.number
 
-    def read(self, columns: Sequence[str] | None = None, version: int | None = None) -> pa.Table:
-        """The columns of all rows as Arrow; empty before the first append."""
-        wanted = list(columns) if columns else schema(self.model).names
-        if not self.exists():
-            return schema(self.model).empty_table().select(wanted)
-        return self._open(version).to_pyarrow_table(columns=wanted)
+    def read(
+        self, columns: Sequence[str] | None = None, version: int | None = None, **where: str | Collection[str]
+    ) -> pa.Table:
+        """Columns as Arrow, of all rows or of those that have one of the values asked for in `where`'s columns.
 
-    def rows(self, version: int | None = None) -> Iterator[R]:
-        """All rows, as models."""
-        return from_arrow(self.model, self.read(list(self.model.model_fields), version))
+        Empty before the first append. The order of rows is not defined.
+        """
+        wanted = pa.schema([schema(self.model).field(name) for name in columns]) if columns else schema(self.model)
+        if not self.exists() or not all(where.values()):
+            return wanted.empty_table()
+        # Read by Delta Lake's own engine. Through pyarrow's data sets, threads of pyarrow would call back into
+        # Python to read files, and where one of them still runs when the interpreter ends it aborts the process.
+        reader = self._open(version).scan(columns=wanted.names, predicate=_predicate(where))
+        return pa.table(reader).cast(wanted)
 
-    def select(self, where: pc.Expression) -> Iterator[R]:
-        """The rows for which an Arrow expression holds; files that cannot hold any are not read."""
-        if not self.exists():
-            return iter(())
-        dataset = self._open().to_pyarrow_dataset()
-        return from_arrow(self.model, dataset.to_table(columns=list(self.model.model_fields), filter=where))
+    def rows(self, version: int | None = None, **where: str | Collection[str]) -> Iterator[R]:
+        """Rows as models: all, or those that have one of the values asked for in `where`'s columns."""
+        return from_arrow(self.model, self.read(list(self.model.model_fields), version, **where))
 
     def made_from(self, stage: str) -> set[str]:
         """The inputs that a stage has turned into rows here."""
-        if not self.exists():
-            return set()
-        dataset = self._open().to_pyarrow_dataset()
-        table = dataset.to_table(columns=[MADE_FROM], filter=pc.field(MADE_BY) == stage)
-        return set(pc.unique(table[MADE_FROM]).to_pylist())
+        return set(pc.unique(self.read([MADE_FROM], made_by=stage)[MADE_FROM]).to_pylist())
+
+
+def _predicate(where: Mapping[str, str | Collection[str]]) -> str | None:
+    """SQL that holds for rows with the values asked for."""
+    terms = []
+    for column, asked in where.items():
+        values = [asked] if isinstance(asked, str) else sorted(asked)
+        literals = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        terms.append(f"{column} IN ({literals})")
+    return " AND ".join(terms) or None

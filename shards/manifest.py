@@ -29,7 +29,7 @@ def publish_manifest(root: Root, export: str) -> StoredObject:
 
     Raises InputError where the export has no shards.
     """
-    shards = sorted(root.table(Shard).select(pc.field("export") == export), key=lambda shard: shard.shard)
+    shards = sorted(root.table(Shard).rows(export=export), key=lambda shard: shard.shard)
     if not shards:
         raise InputError(f"export {export!r} has no shards; `sayso shard` makes them")
     splits = {}

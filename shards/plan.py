@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from sayso.arrow import MADE_BY, MADE_FROM
@@ -227,7 +226,7 @@ def propose(root: Root, settings: ShardSettings) -> Proposal:
         return Proposal([])
     kept = [row for row in table.rows(version) if row.kept]
     media = {row.video_id: row for row in root.table(Media).rows()}
-    existing = root.table(Plan).select(pc.field("export") == settings.export)
+    existing = root.table(Plan).rows(export=settings.export)
     plans = make_plan(kept, media.values(), root.table(Video).rows(), settings, existing, version=version)
     samples = [sample for plan in plans for sample in plan.samples]
     return Proposal(

@@ -39,7 +39,7 @@ class MakeShards(Stage[Plan, Shard]):
     def inputs(self) -> Iterator[Plan]:
         """The planned shards, of all exports or of the one asked for."""
         plans = self.root.table(Plan)
-        return plans.rows() if self.export is None else plans.select(pc.field("export") == self.export)
+        return plans.rows() if self.export is None else plans.rows(export=self.export)
 
     def input_keys(self) -> Iterator[str]:
         """The keys of the same shards."""
@@ -87,8 +87,7 @@ class MakeShards(Stage[Plan, Shard]):
         by_video: dict[str, list[PlannedSample]] = defaultdict(list)
         for sample in row.samples:
             by_video[sample.video_id].append(sample)
-        asked = pc.field("video_id").isin(list(by_video))
-        media = {found.video_id: found for found in self.root.table(Media).select(asked)}
+        media = {found.video_id: found for found in self.root.table(Media).rows(video_id=by_video)}
         for video_id, samples in by_video.items():
             if video_id not in media:
                 raise Permanent("no_media", f"{row.shard}: {video_id} is planned but not in table media")

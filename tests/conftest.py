@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from demo.truth import Said, Seen, VideoSummary, VideoTruth, Word, World
 from sayso.root import Root
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SAYSO = Path(sys.executable).with_name("sayso")
 
 _TASKS = (
     "make carrot soup",
@@ -36,6 +39,16 @@ def real_media() -> Path | None:
     """The folder of real videos beside the checkout, where there is one."""
     folder = REPOSITORY.parent / "shared" / "media"
     return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root into which the command ingested the real videos, in one go. For tests collected only where those are."""
+    root = tmp_path_factory.mktemp("real") / "root"
+    command = [SAYSO, "run", "--videos", REPOSITORY.parent / "shared" / "media", "--root", root]
+    ran = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr
+    return root
 
 
 @pytest.fixture(scope="session")

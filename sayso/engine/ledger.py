@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-import pyarrow.compute as pc
-
 from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.engine.outcome import Done, Failed
 from sayso.root import Root
@@ -28,7 +26,7 @@ FINISHED = frozenset({"skip", "permanent", "poison"})
 
 def newest_failures(root: Root, stage: str) -> dict[str, Failure]:
     """The newest failure of each input of a stage."""
-    rows = root.table(Failure).select(pc.field("stage") == stage)
+    rows = root.table(Failure).rows(stage=stage)
     return {row.id: row for row in sorted(rows, key=lambda row: (row.when, row.attempts))}
 
 

@@ -1,4 +1,4 @@
-"""The real videos beside the checkout, each fetched and transcribed once. Collected only where they are."""
+"""The real videos beside the checkout, ingested once by the command. Collected only where they are."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ import pysubs2
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from ingest.fetch import Fetch, FetchSettings
 from ingest.ffmpeg import find_ffmpeg
 from ingest.probe import probe
-from ingest.sources.folder import find
 from ingest.transcribe import Transcribe, TranscribeSettings
-from sayso.errors import Skip
+from sayso.engine.ledger import newest_failures
 from sayso.root import Root
-from sayso.rows import Media, Transcript
+from sayso.rows import Media, Transcript, Video
 
 MEDIA = Path(__file__).resolve().parents[3] / "shared/media"
 
@@ -32,24 +30,17 @@ class World:
 
     def __init__(self, root: Root) -> None:
         self.root = root
-        self.media: dict[str, Media] = {}
-        self.transcripts: dict[str, Transcript] = {}
-        self.skipped: dict[str, str] = {}
-        fetch, transcribe = Fetch(root, FetchSettings()), Transcribe(root, TranscribeSettings())
-        fetch.open()
-        transcribe.open()
-        for video in find(MEDIA):
-            (media,) = fetch(video)
-            self.media[video.title] = media
-            try:
-                (self.transcripts[video.title],) = transcribe(media)
-            except Skip as skip:
-                self.skipped[video.title] = skip.reason
+        titles = {video.video_id: video.title for video in root.table(Video).rows()}
+        self.media = {titles[media.video_id]: media for media in root.table(Media).rows()}
+        heard = (row for row in root.table(Transcript).rows() if row.source.startswith("asr:"))
+        self.transcripts = {titles[row.video_id]: row for row in heard}
+        refused = newest_failures(root, "transcribe")
+        self.skipped = {titles[key]: failure.reason for key, failure in refused.items()}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(Root(str(tmp_path_factory.mktemp("real"))).create())
+def world(real_root: Path) -> World:
+    return World(Root(str(real_root)).open())
 
 
 def words(text: str) -> list[str]:
