@@ -149,7 +149,8 @@ def _pour(doing: Doing) -> Hands:
         fall = (3 * doing.phase + k / 4) % 1
         x, y = -42 + (sway - 8) * fall, mouth_y + 6 + fall * (level - mouth_y - 12)
         board.ellipse(x, y, 4, 9, darker(fluid, 0.3))
-    board.ellipse(-50, level + 2, 54, 9, darker(fluid, 0.1))
+    depth = (level - floor + 44) / 44
+    board.ellipse(-48, level + 2, 54 - 26 * depth, 8, darker(fluid, 0.1))
     for k in range(6):
         hop = (3 * doing.phase + k / 6) % 1
         board.ellipse(-50 + sway + (k - 2.5) * 17 * hop, level - 90 * hop * (1 - hop), 4.5, 4.5, darker(fluid, 0.1))

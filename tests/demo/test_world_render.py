@@ -1,5 +1,6 @@
 """Rendered files: what players see and hear in them, and that making a world twice makes the same bytes."""
 
+import os
 import re
 import subprocess
 import sys
@@ -183,12 +184,23 @@ def test_other_settings_replace_the_world(short_world: tuple[WorldSettings, Path
     assert after[name] != before[name]
 
 
-def test_the_command_renders_and_refuses_wrong_values(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "demo", "--out", str(tmp_path), "--videos", "1", "--workers", "1"]
-    short = ["--min-duration", "8", "--max-duration", "8.5"]
-    done = subprocess.run([*command, *short, "--seed", "5"], check=True, capture_output=True, text=True)
-    assert "1 videos" in done.stderr
-    assert len(list(tmp_path.glob("videos/*.mp4"))) == 1
-    refused = subprocess.run([*command, "--noise", "2"], check=False, capture_output=True, text=True)
+def _run_demo(out: Path, *arguments: str, fill: int) -> subprocess.CompletedProcess[str]:
+    """Run the command with all fresh memory filled with a pattern, so that whoever reads it unwritten is found out."""
+    memory = {"MALLOC_PERTURB_": str(fill), "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+    command = [sys.executable, "-m", "demo", "--out", str(out), "--videos", "1", "--workers", "1", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, **memory})
+
+
+def test_the_command_renders_the_same_bytes_whatever_memory_held_before(tmp_path: Path) -> None:
+    settings = ["--min-duration", "8", "--max-duration", "8.5", "--seed", "2"]
+    done = [_run_demo(tmp_path / str(fill), *settings, fill=fill) for fill in (1, 165)]
+    assert [run.returncode for run in done] == [0, 0]
+    assert "1 videos" in done[0].stderr
+    assert len(list(tmp_path.glob("1/videos/*.mp4"))) == 1
+    assert _contents(tmp_path / "1") == _contents(tmp_path / "165")
+
+
+def test_the_command_refuses_wrong_values(tmp_path: Path) -> None:
+    refused = _run_demo(tmp_path, "--noise", "2", fill=1)
     assert refused.returncode == 2
     assert "noise" in refused.stderr
