@@ -28,7 +28,7 @@ def write_film(truth: VideoTruth, path: Path) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         picture = container.add_stream("libx264", rate=FPS)
         picture.width, picture.height, picture.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        picture.options = X264
+        picture.options = {**X264}
         picture.codec_context.gop_size = 2 * FPS
         sound = container.add_stream("aac", rate=RATE_HZ, layout="mono")
         sound.bit_rate = 56_000
