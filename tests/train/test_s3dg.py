@@ -71,3 +71,10 @@ def test_a_narrow_tower_runs_on_small_clips_and_learns() -> None:
     assert model.features(clips).shape == (2, model.channels)
     model(clips).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_motion_only_sees_no_room() -> None:
+    model = S3DG(S3DGSettings(width=0.1, motion_only=True)).eval()
+    moving, room, other_room = torch.rand(1, 3, 4, 32, 32), torch.rand(1, 3, 1, 32, 32), torch.rand(1, 3, 1, 32, 32)
+    torch.testing.assert_close(model._stem(moving + room), model._stem(moving + other_room))
+    assert not torch.allclose(model._stem(moving + room), model._stem(moving.flip(2) + room))

@@ -5,7 +5,9 @@
 
 A k x k x k convolution is split into 1 x k x k then k x 1 x 1; every branch of a block is gated by its own mean.
 Modules carry the names of the weights released with MIL-NCE (Miech et al., CVPR 2020), so those load as they are.
-`width` scales every channel count: the same code is a network for a cluster and one for a CPU.
+`width` scales every channel count: the same code is a network for a cluster and one for a CPU. `motion_only` is ours,
+not the paper's: among a few dozen videos a network tells clips apart by what stands still behind them and learns
+nothing else; without it only what moves is left.
 """
 
 import torch
@@ -40,6 +42,9 @@ class S3DGSettings(Settings):
     embedding: int = Field(512, ge=1, description="size of the joint embedding")
     space_to_depth: bool = Field(
         False, description="stem on 2x2x2 blocks of pixels, as the released inference weights have it"
+    )
+    motion_only: bool = Field(
+        False, description="subtract each clip's mean picture, so that a few videos are not told apart by their rooms"
     )
 
 
@@ -172,6 +177,8 @@ class S3DG(nn.Module):
         return b0, b1_a, b1_b, b2_a, b2_b, b3
 
     def _stem(self, frames: Tensor) -> Tensor:
+        if self.settings.motion_only:
+            frames = frames - frames.mean(dim=2, keepdim=True)
         if not self.settings.space_to_depth:
             return self.conv1(frames)  # type: ignore[no-any-return]  # nn.Module calls are untyped
         blocks = rearrange(frames, "b c (t dt) (h dh) (w dw) -> b (dt dh dw c) t h w", dt=2, dh=2, dw=2)
