@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import nn
 
 from train import checkpoint
+from train.augment import augment
 from train.data import Batches, open_reader, to_device
 from train.distributed import mean_over_ranks, rank, world_size
 from train.metrics import Bar, MetricsLog
@@ -69,6 +70,7 @@ def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None) -> None:
     for step in range(start + 1, run.total + 1):
         began = time.perf_counter()
         batch = to_device(next(batches), run.device)
+        batch["frames"] = augment(batch["frames"], recipe.data.augment, seed=augment_seed(recipe.seed, step))
         ready = time.perf_counter()
         rate = engine.get_lr()[0]
         loss = engine(*(batch[field] for field in MILNCETask.fields))
@@ -87,6 +89,11 @@ def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None) -> None:
             report(figures, log, bar)
         if step % recipe.output.checkpoint_every == 0 or step == run.total:
             save(run, step)
+
+
+def augment_seed(seed: int, step: int) -> int:
+    """A number for the augmentation of this rank's batch at a step, found again without any state."""
+    return (seed * 1_000_003 + step) * 65_537 + rank()
 
 
 def report(figures: dict[str, float], log: MetricsLog | None, bar: Bar | None) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from sayso.config import Settings, load
 from sayso.errors import ConfigError
 from shards.reader import ReaderSettings
+from train.augment import AugmentSettings
 from train.objectives.mil_nce import MILNCESettings
 from train.tasks import ModelSettings
 
@@ -27,6 +28,7 @@ class DataSettings(Settings):
     split: str = Field("train", description="split of the export that is trained on")
     clips: ReaderSettings = Field(ReaderSettings(), description="what the reader makes of a sample")
     batch: int = Field(64, ge=2, description="clips of a step over all ranks")
+    augment: AugmentSettings = Field(AugmentSettings(), description="what is changed about the clips' colours")
     workers: int = Field(0, ge=0, description="processes a rank that decode clips; 0 decodes in the rank itself")
 
     @property

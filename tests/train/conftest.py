@@ -128,6 +128,7 @@ def small_recipe(small_root: Root, tmp_path_factory: pytest.TempPathFactory) -> 
             "root": small_root.url,
             "export": "clips",
             "batch": 16,
+            "augment": {"colour": 0.1},
             "clips": {"frames": 4, "fps": 5, "size": 32, "candidates": 1, "per_video": False},
         },
         "model": {

@@ -33,7 +33,10 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.bach=64", r"unknown key data\.bach \(allowed here: root, export, split, clips, batch, workers\)"),
+        (
+            "data.bach=64",
+            r"unknown key data\.bach \(allowed here: root, export, split, clips, batch, augment, workers\)",
+        ),
         ("objective.form=papre", r"objective\.form: .*'paper' or 'release'"),
         ("data.batch=many", r"data\.batch: .*integer"),
         ("optimiser.lr=-1", r"optimiser\.lr: .*greater than 0"),
