@@ -185,7 +185,7 @@ def demo_command(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings laid over the recipe mil_nce_demo.")
     ] = None,
-    videos: Annotated[int, typer.Option(min=4, help="Videos of the demo world.")] = 24,
+    videos: Annotated[int, typer.Option(min=4, help="Videos of the demo world.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the demo world.")] = 1,
     json: JsonOption = False,
 ) -> None:
@@ -245,18 +245,19 @@ def replay(
     stage: Annotated[str, typer.Argument(help="fetch, transcribe, captions, align or shard.")],
     row_id: Annotated[str, typer.Argument(metavar="ID", help="The row's id, as `sayso failures` shows it.")],
     root: RootOption,
-    config: ConfigOption = None,
     overrides: Overrides = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Run one row of one stage in this terminal, without Ray, and print what comes of it. Tables stay as they are."""
-    from ops.pipeline import load_pipeline, stages_of
+    from ops.pipeline import load_pipeline, recorded, stages_of
     from ops.replay import replay as replay_row
     from sayso.root import Root
 
     opened = Root(root).open()
-    pipeline = load_pipeline(config, overrides or [], []) if config or overrides else None
+    pipeline = load_pipeline(config, overrides or [], []) if config else recorded(opened, overrides or [])
     result = replay_row(stages_of(opened, pipeline), stage, row_id)
-    show.as_json(result)
+    _print(result, json)
     if result["outcome"] not in ("done", "skip"):
         raise typer.Exit(1)
 

@@ -61,7 +61,7 @@ def load_pipeline(config: Path | None, overrides: Sequence[str], videos: Sequenc
 
 def stages_of(root: Root, pipeline: Pipeline | None = None) -> list[Stage[Any, Any]]:
     """The stages in the order of the data's way; by default as the root's newest run configured them."""
-    pipeline = pipeline or _recorded(root)
+    pipeline = pipeline or recorded(root)
     return [
         Fetch(root, pipeline.fetch, pipeline.sites),
         Transcribe(root, pipeline.transcribe),
@@ -71,10 +71,13 @@ def stages_of(root: Root, pipeline: Pipeline | None = None) -> list[Stage[Any, A
     ]
 
 
-def _recorded(root: Root) -> Pipeline:
+def recorded(root: Root, overrides: Sequence[str] = ()) -> Pipeline:
+    """The pipeline of the root's newest run (or the defaults), with overrides."""
     if not root.storage.exists(CONFIG_KEY):
-        return Pipeline()
-    return validate(Pipeline, yaml.safe_load(root.storage.read(CONFIG_KEY)), f"{root.url}/{CONFIG_KEY}")
+        return load(Pipeline, None, overrides)
+    base = yaml.safe_load(root.storage.read(CONFIG_KEY))
+    validate(Pipeline, base, f"{root.url}/{CONFIG_KEY}")
+    return load(Pipeline, None, overrides, base=base)
 
 
 def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bars: Bars) -> list[Stage[Any, Any]]:

@@ -5,6 +5,7 @@ Unknown keys and wrong values are refused with the key's full name and what is a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -24,12 +25,14 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def load(model: type[S], path: Path | None = None, overrides: Sequence[str] = ()) -> S:
-    """Settings from a YAML file (or the defaults) with `a.b=value` overrides laid over it.
+def load(
+    model: type[S], path: Path | None = None, overrides: Sequence[str] = (), *, base: Mapping[str, Any] | None = None
+) -> S:
+    """Settings from a YAML file (else from `base`, else the defaults) with `a.b=value` overrides laid over it.
 
     Raises ConfigError with the key's name and what is allowed.
     """
-    data = read_yaml(path) if path else {}
+    data = read_yaml(path) if path else copy.deepcopy(dict(base or {}))
     for override in overrides:
         _lay_over(data, override)
     return validate(model, data, source=str(path) if path else "the command line")

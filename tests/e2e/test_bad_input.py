@@ -103,7 +103,7 @@ def test_what_is_no_video_fails_and_what_has_no_sound_is_dropped(
     assert stages["shard"]["done"] >= 1
     classes = sayso("failures", "--root", root, "--json").json()
     failed = next(group for group in classes if group["reason"] == "not_media")
-    replayed = sayso("replay", "fetch", failed["examples"][0]["id"], "--root", root)
+    replayed = sayso("replay", "fetch", failed["examples"][0]["id"], "--root", root, "--json")
     assert replayed.code == 1
     assert replayed.json()["reason"] == "not_media"
 
