@@ -15,7 +15,7 @@ from sayso.rows import Failure, Narration, Shard, Video
 Command = Callable[..., Any]
 
 # Enough to see every part at work; what it learns is measured by benchmarks/demo_retrieval.py.
-SHORT = ("schedule.epochs=2", "data.batch=16", "output.checkpoint_every=2")
+SHORT = ("schedule.steps=8", "data.batch=16", "output.checkpoint_every=4")
 
 
 @pytest.fixture(scope="module")
