@@ -17,13 +17,10 @@ import pytest
 SEED = int(os.environ.get("SAYSO_CHAOS_SEED", "7"))
 
 
-def processes_of(root: Path) -> list[psutil.Process]:
-    """Everything that works on this root: its path stands in the command line, or in that of an ancestor."""
-    return [each for each in psutil.process_iter(["cmdline"]) if str(root) in " ".join(each.info["cmdline"] or [])]
-
-
 def stop_at(process: subprocess.Popen[str], seconds: float, number: signal.Signals) -> int:
-    """Send a signal after some seconds, to the whole foreground group as a terminal does; the exit code."""
+    """Send a signal some seconds after the first sign of life, as a terminal does to the whole group; the exit code."""
+    assert process.stdout is not None
+    process.stdout.readline()
     time.sleep(seconds)
     if number == signal.SIGKILL:
         process.kill()
@@ -47,7 +44,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     moments = random.Random(f"{SEED}/{number}")
     codes = []
     for _ in range(3):
-        seconds = moments.uniform(1.0, 12.0)
+        seconds = moments.uniform(0.0, 10.0)
         codes.append(stop_at(start("run", "--videos", small_videos, "--root", root), seconds, number))
     ran = sayso("run", "--videos", small_videos, "--root", root)
     assert ran.code == 0, f"seed {SEED}: {ran.err}"
@@ -63,9 +60,11 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(
 ) -> None:
     root = tmp_path / "root"
     process = start("run", "--videos", small_videos, "--root", root)
-    time.sleep(7.0)
+    assert process.stdout is not None
+    while not (line := process.stdout.readline()).startswith("fetch:"):
+        assert line, "the run ended before it was stopped"
     children = psutil.Process(process.pid).children(recursive=True)
-    assert children, "the run had ended before it was stopped"
+    assert children
     os.killpg(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=30)
     assert process.returncode == 130
