@@ -107,7 +107,7 @@ class SiteClient:
     def __init__(self, settings: SiteSettings, **options: Any) -> None:
         use_plugins(settings)
         self.settings = settings
-        self._refused = ExitStack()
+        self._answers = ExitStack()  # yt-dlp leaves some of them open
         self._last_error: BaseException | None = None
         self._ydl = YoutubeDL({**_options(settings), **options})
         self._send = self._ydl.urlopen
@@ -119,7 +119,7 @@ class SiteClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._refused.close()
+        self._answers.close()
         self._ydl.close()
 
     def info(self, address: str) -> Info:
@@ -166,8 +166,9 @@ class SiteClient:
         except RequestError as error:
             self._last_error = error
             if isinstance(error, HTTPError):
-                self._refused.callback(error.close)
+                self._answers.callback(error.close)
             raise
+        self._answers.callback(answer.close)
         self._last_error = None
         if answer.url and answer.url != url:
             try:

@@ -41,7 +41,7 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
         ("data.batch=many", r"data\.batch: .*integer"),
         ("optimiser.lr=-1", r"optimiser\.lr: .*greater than 0"),
         ("engine.ranks=3", r"data\.batch \d+ cannot be shared out over engine\.ranks 3"),
-        ("schedule.steps=10", r"schedule: .*either epochs or steps"),
+        ("schedule.epochs=10", r"schedule: .*either epochs or steps"),
         ("schedule.warmup_steps", r"an override is written key=value"),
     ],
 )
