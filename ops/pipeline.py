@@ -36,6 +36,9 @@ from shards.stage import MakeShards
 # The configuration of the newest run, kept in the root: status and replay read it.
 CONFIG_KEY = "pipeline.yaml"
 
+# Passwords and tokens may stand in these. A root is often shared; who replays a fetch that needs them gives them again.
+_NOT_KEPT = {"sites": {"proxy", "extractor_args"}}
+
 
 class Pipeline(Settings):
     """Everything that decides an ingestion."""
@@ -87,7 +90,7 @@ def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bar
     """
     run_id = new_run_id()
     stages = stages_of(root, pipeline)
-    resolved = yaml.safe_dump(pipeline.model_dump(mode="json"), sort_keys=False).encode()
+    resolved = yaml.safe_dump(pipeline.model_dump(mode="json", exclude=_NOT_KEPT), sort_keys=False).encode()
     root.storage.put_bytes(resolved, CONFIG_KEY)
     root.storage.put_bytes(resolved, f"runs/{run_id}.yaml")
     if only is None or "discover" in only:

@@ -59,6 +59,18 @@ def test_a_second_run_does_nothing_and_changes_nothing(
     assert contents_of(undisturbed) == before
 
 
+def test_the_configuration_is_kept_without_secrets(sayso: Command, small_videos: Path, tmp_path: Path) -> None:
+    secret = "http://me:hunter2@proxy.example:3128"
+    ran = sayso(
+        "discover", "--videos", small_videos, "--root", tmp_path / "root", f"sites.proxy={secret}", "align.take=all"
+    )
+    assert ran.code == 0, ran.err
+    kept = (tmp_path / "root" / "pipeline.yaml").read_text()
+    assert "take: all" in kept
+    assert "hunter2" not in kept
+    assert "hunter2" not in ran.err
+
+
 def test_dry_run_starts_nothing(sayso: Command, small_videos: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     ran = sayso("run", "--videos", small_videos, "--root", root, "--dry-run", "--json", "fetch.profile.fps=12")
