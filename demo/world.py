@@ -11,6 +11,7 @@ whole files, and the next call with the same settings makes what is missing.
 
 import hashlib
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -78,8 +79,13 @@ def _render_all(plans: list[VideoTruth], out: Path, workers: int) -> Iterator[No
         return
     # Spawned, since forking a process that already has threads (Ray, torch) can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(max_workers=workers, mp_context=context, initializer=_ignore_ctrl_c) as pool:
         yield from pool.map(_render, plans, repeat(out))
+
+
+def _ignore_ctrl_c() -> None:
+    """A terminal sends Ctrl-C to the whole group; the parent alone decides, and lets the video at hand be finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _render(plan: VideoTruth, out: Path) -> None:

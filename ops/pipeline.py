@@ -25,8 +25,9 @@ from sayso.config import Settings, load, validate
 from sayso.engine import Engine, EngineSettings
 from sayso.engine.ledger import stage_tally
 from sayso.engine.run import new_run_id
+from sayso.errors import InputError
 from sayso.root import Root
-from sayso.rows import Run, Shard
+from sayso.rows import Run, Shard, Video
 from sayso.stage import Stage
 from sayso.tables import CommitId
 from shards.manifest import publish_manifest
@@ -105,6 +106,8 @@ def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bar
 def _discover(root: Root, pipeline: Pipeline, run_id: str, bars: Bars) -> None:
     """Note the videos of everything given; those known already stay as they are."""
     if not pipeline.videos:
+        if not root.table(Video).exists():
+            raise InputError("nothing to ingest: give --videos, or `videos` in the --config file")
         return
     bars.say(f"discover: looking through {', '.join(pipeline.videos)}")
     started = time.monotonic()

@@ -46,6 +46,7 @@ def silent_video(path: Path) -> None:
         (["run", "--videos", "VIDEOS", "--root", "ROOT", "fetch.wrong=1"], "unknown key fetch.wrong"),
         (["run", "--videos", "VIDEOS", "--root", "ROOT", "engine.workers=many"], "engine.workers"),
         (["run", "--videos", "VIDEOS", "--root", "ROOT", "--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["run", "--root", "ROOT"], "nothing to ingest: give --videos"),
         (["status", "--root", "ROOT"], "not a sayso root"),
         (["train", "mil_nce_demo", "data.root=ROOT", "output.folder=OUT", "model.wings=2"], "unknown key model.wings"),
         (["train", "no_such_recipe"], "no_such_recipe"),
