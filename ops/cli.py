@@ -1,6 +1,6 @@
 """The command `sayso`: thin; the work is in plain functions elsewhere.
 
-Data goes to stdout, progress to stderr. Exit codes: 0 ok, 1 work failed, 2 usage, 130 stopped by Ctrl-C.
+Data goes to stdout, progress to stderr. Exit codes: 0 ok, 1 work failed, 2 usage, 130 stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ops import show
-from sayso.errors import SaysoError, UserError
+from sayso.errors import SaysoError, Stopped, UserError
 
 app = typer.Typer(
     name="sayso",
@@ -324,4 +324,4 @@ def main() -> None:
         raise
     except SaysoError as error:
         show.err.print(f"sayso: {error}", markup=False, highlight=False)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        sys.exit(INTERRUPTED if isinstance(error, Stopped) else 2 if isinstance(error, UserError) else 1)

@@ -83,9 +83,8 @@ class Bars:
         self.watch(progress)
         self._progress.stop_task(self._tasks[progress.stage])
         if not err.is_terminal:
-            err.print(
-                f"{progress.stage}: {progress.tally.done} of {progress.tally.total} done, {stage_facts(progress)}"
-            )
+            done = f"{progress.tally.done} of {progress.tally.total} done"
+            err.print(f"{progress.stage}: {', '.join(filter(None, (done, stage_facts(progress))))}")
 
     def say(self, text: str) -> None:
         """A line among the bars."""

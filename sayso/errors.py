@@ -7,6 +7,7 @@
     │   ├── RootError          a dataset root that cannot be opened or written
     │   └── ModelNotFound      a model that is nowhere to be found; says where it was looked for
     ├── WorkFailed             the work could not be done; exit code 1
+    │   ├── Stopped            a person or a scheduler ended it; exit code 130
     │   ├── NoSpace            the disk or the quota is full
     │   ├── StorageError       the object store does not answer or answers with errors
     │   └── TooManyBugs        rows fail one after the other with a traceback
@@ -49,6 +50,10 @@ class ModelNotFound(UserError):
 
 class WorkFailed(SaysoError):
     """The work was begun and could not be done; what was done before is kept."""
+
+
+class Stopped(WorkFailed):
+    """A person or a scheduler ended it; the message says how to go on."""
 
 
 class NoSpace(WorkFailed):

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from sayso.errors import WorkFailed
+from sayso.errors import Stopped, WorkFailed
 from train.distributed import WATCH_STDIN
 from train.metrics import read_metrics
 from train.recipe import Recipe, load_recipe
@@ -100,7 +100,7 @@ def run_ranks(recipe: Recipe) -> None:
             end_group(process)
     if caught:
         name = signal.Signals(caught[0]).name
-        raise WorkFailed(f"training was stopped by {name}; the same command goes on from the last checkpoint")
+        raise Stopped(f"training was stopped by {name}; the same command goes on from the last checkpoint")
     if process.returncode:
         raise WorkFailed(f"training ended with code {process.returncode}; what the ranks said stands above")
 
