@@ -43,6 +43,7 @@ class Cluster:
             else:
                 with _deaf_to_ctrl_c():
                     ray.init(
+                        address="local",  # never somebody's cluster that happens to run on this machine
                         include_dashboard=False,
                         log_to_driver=False,
                         logging_level=logging.WARNING,
