@@ -325,3 +325,7 @@ def main() -> None:
     except SaysoError as error:
         show.err.print(f"sayso: {error}", markup=False, highlight=False)
         sys.exit(INTERRUPTED if isinstance(error, Stopped) else 2 if isinstance(error, UserError) else 1)
+    finally:
+        # What is to be said is said. A signal while the interpreter ends must not turn the exit code into another.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)

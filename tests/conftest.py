@@ -35,10 +35,9 @@ def root(tmp_path: Path) -> Root:
 
 
 @pytest.fixture(scope="session")
-def real_media() -> Path | None:
-    """The folder of real videos beside the checkout, where there is one."""
-    folder = REPOSITORY.parent / "shared" / "media"
-    return folder if folder.is_dir() else None
+def real_media() -> Path:
+    """The folder of real videos beside the checkout. For tests collected only where it is there."""
+    return REPOSITORY.parent / "shared" / "media"
 
 
 @pytest.fixture(scope="session")

@@ -31,9 +31,7 @@ def heard(listener: Listener, file: Path, seconds: int) -> list[Narration]:
     return narrations(video_text(media, [listener.listen(sound, "real:1")]), AlignSettings())
 
 
-def test_clear_speech_is_kept(real_media: Path | None, listener: Listener) -> None:
-    if real_media is None:
-        return
+def test_clear_speech_is_kept(real_media: Path, listener: Listener) -> None:
     (row,) = heard(listener, real_media / "nasa_13013.mp4", 14)
     assert row.kept
     assert "Webb Space Telescope" in row.text
@@ -41,10 +39,8 @@ def test_clear_speech_is_kept(real_media: Path | None, listener: Listener) -> No
 
 @pytest.mark.parametrize(("file", "seconds"), [("video2slides_example.mp4", 30), ("decord_pancake.mkv", 11)])
 def test_text_invented_for_chinese_or_for_a_kitchen_is_not(
-    real_media: Path | None, listener: Listener, file: str, seconds: int
+    real_media: Path, listener: Listener, file: str, seconds: int
 ) -> None:
-    if real_media is None:
-        return
     with pytest.raises(Skip) as caught:
         heard(listener, real_media / file, seconds)
     assert caught.value.reason == "low_confidence"

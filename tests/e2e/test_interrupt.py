@@ -72,3 +72,12 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(
     assert "Traceback" not in printed
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive, f"still running: {alive}"
+
+
+def test_ctrl_c_at_the_very_end_keeps_the_exit_code(
+    start: Callable[..., subprocess.Popen[str]], small_videos: Path, undisturbed: Path
+) -> None:
+    """Nothing is left to do here, so the signal falls into the last moments of the command or just before them."""
+    for tenth in range(8):
+        code = stop_at(start("run", "--videos", small_videos, "--root", undisturbed), 0.05 * tenth, signal.SIGINT)
+        assert code in (0, 130)
