@@ -28,6 +28,15 @@ _TASKS = (
 _SECONDS = 8.0
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests on the real media out where it is not there: a skipped test looks like a passed one."""
+    if (REPOSITORY.parent / "shared" / "media").is_dir():
+        return
+    wanting = [item for item in items if {"real_media", "real_root"} & set(getattr(item, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=wanting)
+    items[:] = [item for item in items if item not in wanting]
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
     """A fresh dataset root in a local folder."""

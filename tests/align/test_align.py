@@ -197,12 +197,9 @@ def test_settings_are_checked_and_documented() -> None:
         load(AlignSettings, overrides=["sources=[speech]"])
 
 
-def test_a_real_file_becomes_sentences_of_the_same_words(real_media: Path | None) -> None:
-    folder = real_media
-    if folder is None:
-        return
-    rolling = parse((folder / "manifesto.vtt").read_bytes(), "vtt")
-    plain = parse((folder / "manifesto.srt").read_bytes(), "srt")
+def test_a_real_file_becomes_sentences_of_the_same_words(real_media: Path) -> None:
+    rolling = parse((real_media / "manifesto.vtt").read_bytes(), "vtt")
+    plain = parse((real_media / "manifesto.srt").read_bytes(), "srt")
     outcomes = []
     for source, spans in (("auto:en", rolling), ("subtitle:en", plain)):
         track = transcript(source).model_copy(update={"spans": spans})
