@@ -10,6 +10,7 @@
     │   ├── Stopped            a person or a scheduler ended it; exit code 130
     │   ├── NoSpace            the disk or the quota is full
     │   ├── StorageError       the object store does not answer or answers with errors
+    │   ├── RootBusy           another run works on the same stage of the same root
     │   └── TooManyBugs        rows fail one after the other with a traceback
     ├── CorruptObject          an object is not what its row says
     └── RowError               what a stage raises about one row
@@ -62,6 +63,10 @@ class NoSpace(WorkFailed):
 
 class StorageError(WorkFailed):
     """The object store does not answer, or answers with errors."""
+
+
+class RootBusy(WorkFailed):
+    """Another run works on the same stage of the same root; only one may."""
 
 
 class TooManyBugs(WorkFailed):

@@ -239,11 +239,14 @@ class Shard(Row):
         ]
 
 
-FailureKind = Literal["skip", "retry", "permanent", "poison", "bug"]
+FailureKind = Literal["skip", "retry", "permanent", "poison", "bug", "again"]
 
 
 class Failure(Row):
-    """A row that was dropped or could not be done. The newest row of a (stage, id) counts."""
+    """A row that was dropped or could not be done. The newest row of a (stage, id) counts.
+
+    Kind `again` takes back what was said before: somebody asked for the row to be tried again.
+    """
 
     table: ClassVar[str] = "failures"
     key_columns: ClassVar[tuple[str, ...]] = ("stage", "id", "attempts")
@@ -256,6 +259,13 @@ class Failure(Row):
     attempts: int = Field(description="attempts in a row that ended for this reason")
     when: datetime = Field(default_factory=now)
     not_before: datetime | None = None
+
+
+class ClassCount(Part):
+    """How many rows failed for a reason."""
+
+    reason: str
+    count: int
 
 
 class Run(Row):
@@ -277,6 +287,9 @@ class Run(Row):
     video_seconds_per_second: float
     bytes_per_second: float
     finished: bool = False
+    queued: int | None = Field(default=None, description="rows that wait for a worker")
+    workers: int | None = Field(default=None, description="workers that may take this stage's rows")
+    failed_by_class: list[ClassCount] | None = None
 
 
 TABLES: tuple[type[Row], ...] = (Video, Media, Transcript, Narration, Plan, Shard, Failure, Run)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
+
+import pyarrow as pa
 
 from sayso.root import Root
 from sayso.rows import Row
@@ -33,21 +35,31 @@ class Stage(ABC, Generic[In, Out]):
     name: ClassVar[str]
     reads: ClassVar[type[Row]]
     writes: ClassVar[type[Row]]
-    after: ClassVar[tuple[str, ...]] = ()
-    """Stages that must have settled every row before this one begins."""
+    after: ClassVar[Mapping[str, type[Row]]] = {}
+    """Stages, each with what it writes, that must have settled a key before it is an input here."""
+    whole: ClassVar[bool] = False
+    """Whether this stage begins only once all stages before it in the run have come to rest."""
     resources: Resources = Resources()
 
     def __init__(self, root: Root) -> None:
         self.root = root
 
-    def inputs(self) -> Iterator[In]:
-        """The rows to be worked on; all rows of `reads` unless a stage gathers them otherwise."""
-        return self.root.table(self.reads).rows()  # type: ignore[return-value]  # reads is type[In], which ClassVar cannot say
+    def begin(self) -> None:
+        """What is to be done on the driver before the inputs are looked up."""
+        return
 
-    def input_keys(self) -> Iterator[str]:
-        """The keys of all `inputs`, read without the rows; to be overridden together with it."""
-        columns = self.root.table(self.reads).read(list(self.reads.key_columns)).to_pydict().values()
-        return ("/".join(map(str, parts)) for parts in zip(*columns, strict=True))
+    def end(self) -> None:
+        """What is to be done on the driver once nothing is left to do."""
+        return
+
+    def input_keys(self) -> pa.StringArray:
+        """The keys of all inputs, each once, read without the rows: those of `reads` unless a stage says otherwise."""
+        return self.root.table(self.reads).keys()
+
+    def inputs(self, keys: Collection[str]) -> Iterator[In]:
+        """The inputs with these keys, in no order; keys that there are no rows for are left out."""
+        assert len(self.reads.key_columns) == 1, f"{self.name}: say how the inputs of several key columns are read"
+        return self.root.table(self.reads).rows(**{self.reads.key_columns[0]: keys})  # type: ignore[return-value]  # reads is type[In], which ClassVar cannot say
 
     def key(self, row: In) -> str:
         """The name of an input row in ledgers: what is done, failed or replayed."""
