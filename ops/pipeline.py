@@ -29,7 +29,6 @@ from sayso.errors import InputError
 from sayso.root import Root
 from sayso.rows import Run, Shard, Video
 from sayso.stage import Stage
-from sayso.tables import CommitId
 from shards.manifest import publish_manifest
 from shards.plan import ShardSettings, plan_export, propose
 from shards.stage import MakeShards
@@ -120,7 +119,7 @@ def _discover(root: Root, pipeline: Pipeline, run_id: str, bars: Bars) -> None:
         bytes_per_second=0.0, finished=True,
     )  # fmt: skip
     marks = {MADE_BY: "discover", MADE_FROM: run_id}
-    root.table(Run).append([{**figures.model_dump(), **marks}], CommitId(f"{run_id}/discover", 0))
+    root.table(Run).append([{**figures.model_dump(), **marks}])
 
 
 def _run_stage(engine: Engine, stage: Stage[Any, Any], pipeline: Pipeline, bars: Bars) -> None:

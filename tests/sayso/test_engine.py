@@ -16,7 +16,6 @@ from sayso.errors import ModelNotFound, NoSpace, Permanent, Retry, Skip, TooMany
 from sayso.root import Root
 from sayso.rows import Media, SourceFacts, Video
 from sayso.stage import Stage
-from sayso.tables import CommitId
 
 SETTINGS = EngineSettings(workers=2, backoff=0.05, commit_seconds=0.2)
 
@@ -84,7 +83,7 @@ def media(video_id: str) -> Media:
 def add(root: Root, titles: Sequence[str], first: int = 0) -> None:
     rows = [Video(video_id=f"v{i}", url=f"http://x/{i}", title=title) for i, title in enumerate(titles, first)]
     marks = {"made_by": "test", "made_from": ""}
-    root.table(Video).append([{**row.model_dump(), **marks} for row in rows], CommitId(f"add{first}", 0))
+    root.table(Video).append([{**row.model_dump(), **marks} for row in rows])
 
 
 def run(stage: Behave) -> Progress:
