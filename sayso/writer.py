@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, DeltaProtocolError, SchemaMismatchError, TableNotFoundError
 
 from sayso.arrow import missing, schema, to_arrow
-from sayso.compaction import PROPERTIES, compact_if_due
+from sayso.compaction import NO_HOOKS, PROPERTIES, compact_if_due
 from sayso.errors import NoSpace, RootBusy, RootError, SaysoError, StorageError
 from sayso.rows import Row
 
@@ -38,8 +38,6 @@ _PAUSE = 0.2
 _LIMIT = 120.0
 """Seconds after which a commit that fails is not tried again. The store's client has tried several times by then."""
 _SPARE_BYTES = 1 << 20
-# Checkpoints are made by compaction, when there are few files to name; so a commit does one thing.
-_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
 class Writer:
@@ -112,7 +110,7 @@ class Writer:
             mode="append",
             schema_mode="merge" if differing else None,
             commit_properties=CommitProperties(custom_metadata={_MARK: mark}, app_transactions=transactions),
-            post_commithook_properties=_NO_HOOKS,
+            post_commithook_properties=NO_HOOKS,
         )
         self._number += 1
 

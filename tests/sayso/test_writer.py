@@ -231,9 +231,9 @@ def test_a_store_that_fails_for_long_is_named(root: Root, table: Table[Video]) -
 def test_a_full_disk_is_named_at_once(root: Root, table: Table[Video], monkeypatch: pytest.MonkeyPatch) -> None:
     Path(root.url, "tables").write_text("not a folder")
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(sayso.writer.shutil, "disk_usage", lambda path: usage(1, 1, 0))
-    monkeypatch.setattr(sayso.writer, "_PAUSE", 1e9)
-    with pytest.raises(NoSpace, match="no space left on .*videos: free some"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 0))
+    monkeypatch.setattr(sayso.writer, "_PAUSE", 1e9)  # not waited for
+    with pytest.raises(NoSpace, match=r"no space left on .*videos: free some"):
         table.append(records("a"))
 
 
