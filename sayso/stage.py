@@ -52,7 +52,7 @@ class Stage(ABC, Generic[In, Out]):
         """What is to be done on the driver once nothing is left to do."""
         return
 
-    def input_keys(self) -> pa.StringArray:
+    def input_keys(self) -> pa.LargeStringArray:
         """The keys of all inputs, each once, read without the rows: those of `reads` unless a stage says otherwise."""
         return self.root.table(self.reads).keys()
 

@@ -24,7 +24,6 @@ from sayso.errors import ConfigError
 from sayso.ids import safe
 from sayso.root import Root
 from sayso.rows import Candidate, Media, Narration, Plan, PlannedSample, Video
-from sayso.tables import CommitId
 from shards.windows import nearest, widen
 
 SPLITS = ("train", "val", "test")
@@ -241,10 +240,10 @@ def plan_export(root: Root, settings: ShardSettings) -> Proposal:
     """Plan the narrations that are not planned yet and append the new shards to table plans, in one commit.
 
     Doing it twice writes nothing the second time. The settings of an export are kept beside its shards; ConfigError
-    where they differ from these.
+    where they differ from these, RootBusy where another plans the same export at the same time.
     """
-    # Two planners that saw the same plans make the same commit, which is written once.
-    commit = CommitId(f"plan:{settings.export}", root.table(Plan).version() + 1)
+    # Opened before the plans are looked at: of two planners that saw the same plans one is refused.
+    writer = root.table(Plan).writer(f"plan:{settings.export}")
     proposal = propose(root, settings)
     if not proposal.plans:
         return proposal
@@ -253,7 +252,7 @@ def plan_export(root: Root, settings: ShardSettings) -> Proposal:
     version = proposal.plans[0].version
     marks = {MADE_BY: "plan", MADE_FROM: f"{settings.export}@{version}"}
     records = [{**plan.model_dump(), **marks} for plan in proposal.plans]
-    root.table(Plan).append(records, commit)
+    writer.append(records)
     return proposal
 
 

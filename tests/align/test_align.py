@@ -19,7 +19,6 @@ from sayso.errors import ConfigError, Skip
 from sayso.ids import narration_id
 from sayso.root import Root
 from sayso.rows import Interval, Media, Narration, Row, SourceFacts, Span, Transcript
-from sayso.tables import CommitId
 
 EVERYTHING = AlignSettings()
 
@@ -50,7 +49,7 @@ def reason_of_skip(row: VideoText, settings: AlignSettings = EVERYTHING) -> str:
 def append(root: Root, *rows: Row) -> None:
     for number, row in enumerate(rows):
         record = {**row.model_dump(), "made_by": "test", "made_from": str(number)}
-        root.table(type(row)).append([record], CommitId(f"test-{number}", 0))
+        root.table(type(row)).append([record])
 
 
 def test_narrations_have_times_ids_and_reasons() -> None:

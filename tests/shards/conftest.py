@@ -17,7 +17,6 @@ import pytest
 from sayso.ids import narration_id
 from sayso.root import Root
 from sayso.rows import Media, Narration, Row, SourceFacts, Video
-from sayso.tables import CommitId
 
 RATE = 16000
 BITS = 9
@@ -92,10 +91,10 @@ class Lab:
         return [begin + float(onset) / RATE for onset in onsets]
 
     @staticmethod
-    def append(root: Root, rows: Iterable[Row], number: int = 0) -> None:
+    def append(root: Root, rows: Iterable[Row]) -> None:
         rows = list(rows)
         records = [{**row.model_dump(), "made_by": "test", "made_from": "test"} for row in rows]
-        root.table(type(rows[0])).append(records, CommitId("test", number))
+        root.table(type(rows[0])).append(records)
 
     @staticmethod
     def narration(video: str, start: float, end: float, text: str = "", *, kept: bool = True) -> Narration:
@@ -127,13 +126,13 @@ class Lab:
         )
 
     @staticmethod
-    def add_videos(root: Root, ids: Sequence[str], proxy: bytes, seconds: float, *, number: int = 0) -> None:
+    def add_videos(root: Root, ids: Sequence[str], proxy: bytes, seconds: float) -> None:
         """Videos that all have the same proxy, with a narration every 2 s."""
         for video in ids:
             root.storage.put_bytes(proxy, f"media/{video}/proxy.mp4")
-        Lab.append(root, [Video(video_id=v, url=f"file:///{v}", task_id="tyre") for v in ids], number)
-        Lab.append(root, [Lab.media_row(v, proxy, seconds) for v in ids], number)
-        Lab.append(root, [Lab.narration(v, t + 0.25, t + 1.5) for v in ids for t in range(0, int(seconds), 2)], number)
+        Lab.append(root, [Video(video_id=v, url=f"file:///{v}", task_id="tyre") for v in ids])
+        Lab.append(root, [Lab.media_row(v, proxy, seconds) for v in ids])
+        Lab.append(root, [Lab.narration(v, t + 0.25, t + 1.5) for v in ids for t in range(0, int(seconds), 2)])
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ def test_growth_makes_new_shards_and_planning_twice_makes_none(lab: Lab, root: R
     assert root.table(Plan).version() == 0
 
     old = {plan.shard: plan for plan in root.table(Plan).rows()}
-    lab.add_videos(root, IDS[6:12], b"proxy", 12, number=1)
+    lab.add_videos(root, IDS[6:12], b"proxy", 12)
     second = plan_export(root, SETTINGS)
     assert second.samples == 36
     now = {plan.shard: plan for plan in root.table(Plan).rows()}

@@ -17,7 +17,6 @@ import yaml
 from sayso.ids import narration_id
 from sayso.root import Root
 from sayso.rows import Media, Narration, Row, Shard, SourceFacts, Video
-from sayso.tables import CommitId
 from shards.manifest import publish_manifest
 from shards.plan import ShardSettings, plan_export
 from shards.stage import MakeShards
@@ -48,10 +47,10 @@ def _film(path: Path, colour: tuple[int, int, int]) -> None:
         container.mux(stream.encode())
 
 
-def _append(root: Root, rows: Iterable[Row], commit: str) -> None:
+def _append(root: Root, rows: Iterable[Row]) -> None:
     rows = list(rows)
     records = [{**row.model_dump(), "made_by": "test", "made_from": "test"} for row in rows]
-    root.table(type(rows[0])).append(records, CommitId(commit, 0))
+    root.table(type(rows[0])).append(records)
 
 
 def _media(video: str, data: bytes) -> Media:
@@ -93,7 +92,7 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Root:
     """Sixteen videos of four colours, three narrations each, in an export `clips` with splits train and test."""
     folder = tmp_path_factory.mktemp("small")
     root = Root(str(folder / "root")).create()
-    for number, (name, colour) in enumerate(COLOURS.items()):
+    for name, colour in COLOURS.items():
         film = folder / f"{name}.mp4"
         _film(film, colour)
         data = film.read_bytes()
@@ -101,12 +100,12 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Root:
         media = [_media(video, data) for video in ids]
         for row in media:
             root.storage.put_bytes(data, row.key)
-        _append(root, [Video(video_id=video, url=f"file:///{video}") for video in ids], f"videos{number}")
-        _append(root, media, f"media{number}")
-        _append(root, [row for video in ids for row in _narrations(video, name)], f"narrations{number}")
+        _append(root, [Video(video_id=video, url=f"file:///{video}") for video in ids])
+        _append(root, media)
+        _append(root, [row for video in ids for row in _narrations(video, name)])
     make = MakeShards(root)
     for plan in plan_export(root, ShardSettings(export="clips", val=0, test=0.25, samples_per_shard=20)).plans:
-        _append(root, make(plan), plan.shard)
+        _append(root, make(plan))
     assert {row.split for row in root.table(Shard).rows()} == {"train", "test"}
     publish_manifest(root, "clips")
     return root
