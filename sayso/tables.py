@@ -82,6 +82,14 @@ class Table(Generic[R]):
         reader = self._open(version).scan(columns=wanted.names, predicate=_predicate(where))
         return pa.table(reader).cast(wanted)
 
+    def keys(self) -> pa.StringArray:
+        """The keys of all rows, each once: the key columns joined by "/"."""
+        columns = self.read(list(self.model.key_columns))
+        if not columns.num_rows:
+            return pa.array([], pa.string())
+        joined = pc.binary_join_element_wise(*(columns[name].cast(pa.string()) for name in columns.column_names), "/")
+        return pc.unique(joined)
+
     def rows(self, version: int | None = None, **where: str | Collection[str]) -> Iterator[R]:
         """Rows as models: all, or those that have one of the values asked for in `where`'s columns."""
         return from_arrow(self.model, self.read(list(self.model.model_fields), version, **where))
