@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +15,9 @@ from sayso.rows import Row
 from sayso.storage import no_space_named
 
 R = TypeVar("R", bound=Row)
+
+Asked: TypeAlias = str | bool | Collection[str]
+"""What is asked of a column: a text, one of several, or true or false."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +70,29 @@ class Table(Generic[R]):
         last = self._open().transaction_version(commit.run)
         return last is not None and last >= commit.number
 
-    def read(
-        self, columns: Sequence[str] | None = None, version: int | None = None, **where: str | Collection[str]
-    ) -> pa.Table:
+    def read(self, columns: Sequence[str] | None = None, version: int | None = None, **where: Asked) -> pa.Table:
         """Columns as Arrow, of all rows or of those that have one of the values asked for in `where`'s columns.
 
         Empty before the first append. The order of rows is not defined.
         """
-        wanted = pa.schema([schema(self.model).field(name) for name in columns]) if columns else schema(self.model)
-        if not self.exists() or not all(where.values()):
-            return wanted.empty_table()
+        wanted = self._schema(columns)
+        return pa.concat_tables([wanted.empty_table(), *self.batches(wanted.names, version, **where)])
+
+    def batches(
+        self, columns: Sequence[str] | None = None, version: int | None = None, **where: Asked
+    ) -> Iterator[pa.Table]:
+        """The same in pieces of some thousand rows, for what must not be in memory as a whole."""
+        wanted = self._schema(columns)
+        if not self.exists() or not all(isinstance(asked, bool) or asked for asked in where.values()):
+            return
         # Read by Delta Lake's own engine. Through pyarrow's data sets, threads of pyarrow would call back into
         # Python to read files, and where one of them still runs when the interpreter ends it aborts the process.
         reader = self._open(version).scan(columns=wanted.names, predicate=_predicate(where))
-        return pa.table(reader).cast(wanted)
+        for batch in pa.RecordBatchReader.from_stream(reader):
+            yield pa.Table.from_batches([batch]).cast(wanted)
+
+    def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
+        return pa.schema([schema(self.model).field(name) for name in columns]) if columns else schema(self.model)
 
     def keys(self) -> pa.StringArray:
         """The keys of all rows, each once: the key columns joined by "/"."""
@@ -90,7 +102,7 @@ class Table(Generic[R]):
         joined = pc.binary_join_element_wise(*(columns[name].cast(pa.string()) for name in columns.column_names), "/")
         return pc.unique(joined)
 
-    def rows(self, version: int | None = None, **where: str | Collection[str]) -> Iterator[R]:
+    def rows(self, version: int | None = None, **where: Asked) -> Iterator[R]:
         """Rows as models: all, or those that have one of the values asked for in `where`'s columns."""
         return from_arrow(self.model, self.read(list(self.model.model_fields), version, **where))
 
@@ -99,10 +111,13 @@ class Table(Generic[R]):
         return set(pc.unique(self.read([MADE_FROM], made_by=stage)[MADE_FROM]).to_pylist())
 
 
-def _predicate(where: Mapping[str, str | Collection[str]]) -> str | None:
+def _predicate(where: Mapping[str, Asked]) -> str | None:
     """SQL that holds for rows with the values asked for."""
     terms = []
     for column, asked in where.items():
+        if isinstance(asked, bool):
+            terms.append(column if asked else f"NOT {column}")
+            continue
         values = [asked] if isinstance(asked, str) else sorted(asked)
         literals = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
         terms.append(f"{column} IN ({literals})")

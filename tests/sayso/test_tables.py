@@ -11,7 +11,7 @@ from sayso.arrow import schema
 from sayso.errors import RootError
 from sayso.ids import narration_id, safe, video_id
 from sayso.root import Root
-from sayso.rows import TABLES, Interval, Media, Row, SourceFacts, Span, Transcript, Video, Word
+from sayso.rows import TABLES, Interval, Media, Narration, Row, SourceFacts, Span, Transcript, Video, Word
 from sayso.tables import CommitId
 
 
@@ -74,6 +74,31 @@ def test_rows_are_found_by_the_values_of_columns(root: Root) -> None:
     assert list(table.rows(video_id=[])) == []
     assert list(table.rows(video_id="a:1", url="other")) == []
     assert list(table.rows(video_id="x' OR '1'='1")) == []
+
+
+def test_rows_are_found_by_what_is_true_of_them(root: Root) -> None:
+    def narration(number: int) -> Narration:
+        return Narration(
+            narration_id=str(number), video_id="a", start=number, end=number + 1, text="", source="asr:tiny",
+            language="en", kept=number % 3 == 0,
+        )  # fmt: skip
+
+    table = root.table(Narration)
+    table.append([record(narration(number)) for number in range(9)], CommitId("r", 0))
+    assert {row.narration_id for row in table.rows(kept=True)} == {"0", "3", "6"}
+    assert table.read(["narration_id"], kept=False, video_id="a").num_rows == 6
+
+
+def test_a_table_is_read_in_pieces(root: Root) -> None:
+    table = root.table(Transcript)
+    assert list(table.batches(["video_id"])) == []
+    count = 20_000
+    table.append([record(transcript(f"a:{number}")) for number in range(count)], CommitId("r", 0))
+    pieces = list(table.batches(["video_id", "spans"]))
+    assert len(pieces) > 1
+    assert {piece.schema for piece in pieces} == {table.read(["video_id", "spans"]).schema}
+    names = [name for piece in pieces for name in piece["video_id"].to_pylist()]
+    assert sorted(names) == sorted(f"a:{number}" for number in range(count))
 
 
 def test_what_a_stage_made_is_told_from_what_others_made(root: Root) -> None:
