@@ -71,7 +71,7 @@ def stages_of(root: Root, pipeline: Pipeline | None = None) -> list[Stage[Any, A
         Transcribe(root, pipeline.transcribe),
         Captions(root, pipeline.captions),
         Align(root, pipeline.align),
-        MakeShards(root, pipeline.shard.export),
+        MakeShards(root, pipeline.shard),
     ]
 
 
