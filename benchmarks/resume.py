@@ -19,9 +19,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.large_root import large_root
+
 from align.align import Align
 from align.captions import Captions
-from benchmarks.large_root import large_root
 from ingest.fetch import Fetch, FetchSettings
 from ingest.transcribe import Transcribe, TranscribeSettings
 from sayso.engine import Engine, EngineSettings

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from pydantic import Field
+from sayso.engine.failures import stage_tally
 
 from align.align import Align, AlignSettings
 from align.captions import Captions, CaptionsSettings
@@ -23,7 +24,6 @@ from ops.show import Bars
 from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.config import Settings, load, validate
 from sayso.engine import Engine, EngineSettings
-from sayso.engine.failures import stage_tally
 from sayso.engine.lease import lease
 from sayso.errors import InputError
 from sayso.root import Root

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
+from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
-from sayso.arrow import MADE_BY, MADE_FROM, fitted, from_arrow, missing, schema, to_arrow
+from sayso.arrow import MADE_BY, MADE_FROM, fitted, from_arrow, missing, schema
 from sayso.errors import StorageError
 from sayso.rows import Row
-from sayso.storage import no_space_named
 from sayso.writer import Writer, check_columns, one_line, open_table
 
 R = TypeVar("R", bound=Row)
+
+Asked: TypeAlias = str | bool | Collection[str]
+"""What is asked of a column: a text, one of several, or true or false."""
 
 # Rows read at a time. A transcript may have a megabyte, and one batch should stay within memory.
 _BATCH_ROWS = 1024
 # More values than this are looked up here: the engine's planner recurses over each, and 50,000 overflow its stack.
 _MOST_LITERALS = 1000
 _KEY_TYPES = (pa.string(), pa.int64())
-
-
-@dataclass(frozen=True)
-class CommitId:
-    """Names one commit: the same id appended twice is written once."""
-
-    run: str
-    number: int
 
 
 class Table(Generic[R]):
@@ -54,52 +47,31 @@ class Table(Generic[R]):
         """The one that appends a stage's results, opened at the table's present version. Makes nothing yet."""
         return Writer(self.model, self.url, self.storage_options, name)
 
-    def append(self, records: Sequence[Mapping[str, Any]], commit: CommitId | None = None) -> None:
-        """Append dumped rows with their marks (made_by, made_from) in one commit; with an id only once.
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Append dumped rows with their marks (made_by, made_from) in one commit, whoever else appends.
 
         Raises NoSpace where the disk is full; the table is then unchanged.
         """
-        if commit is None:
-            Writer(self.model, self.url, self.storage_options, name=None).append(records)
-        elif records and not self._committed(commit):
-            self._append_as(records, commit)
+        Writer(self.model, self.url, self.storage_options, name=None).append(records)
 
-    def _append_as(self, records: Sequence[Mapping[str, Any]], commit: CommitId) -> None:
-        properties = CommitProperties(app_transactions=[Transaction(commit.run, commit.number)])
-        with no_space_named(self.url):
-            write_deltalake(
-                self.url,
-                to_arrow(self.model, records),
-                mode="append",
-                commit_properties=properties,
-                storage_options=self.storage_options,
-            )
-
-    def _committed(self, commit: CommitId) -> bool:
-        table = open_table(self.url, self.storage_options)
-        last = None if table is None else table.transaction_version(commit.run)
-        return last is not None and last >= commit.number
-
-    def read(
-        self, columns: Sequence[str] | None = None, version: int | None = None, **where: str | Collection[str]
-    ) -> pa.Table:
+    def read(self, columns: Sequence[str] | None = None, version: int | None = None, **where: Asked) -> pa.Table:
         """Columns as Arrow, of all rows or of those that have one of the values asked for in `where`'s columns.
 
         Empty before the first append. The order of rows is not defined.
         """
         return pa.Table.from_batches(self.stream(columns, version, **where), self._wanted(columns))
 
-    def rows(self, version: int | None = None, **where: str | Collection[str]) -> Iterator[R]:
+    def rows(self, version: int | None = None, **where: Asked) -> Iterator[R]:
         """Rows as models, a few at a time: all, or those with one of the values asked for in `where`'s columns."""
         for batch in self.stream(list(self.model.model_fields), version, **where):
             yield from from_arrow(self.model, batch)
 
     def stream(
-        self, columns: Sequence[str] | None = None, version: int | None = None, **where: str | Collection[str]
+        self, columns: Sequence[str] | None = None, version: int | None = None, **where: Asked
     ) -> Iterator[pa.RecordBatch]:
         """What `read` returns, in batches that are read as they are asked for. The order of rows is not defined."""
         wanted = self._wanted(columns)
-        table = open_table(self.url, self.storage_options, version) if all(where.values()) else None
+        table = open_table(self.url, self.storage_options, version) if all(map(_may_hold, where.values())) else None
         if table is None:
             return
         table_schema = pa.schema(table.schema().to_arrow())
@@ -158,18 +130,25 @@ def _quoted(column: str) -> str:
     return f'"{column}"'
 
 
-def _are_many(values: str | Collection[str]) -> bool:
-    return not isinstance(values, str) and len(values) > _MOST_LITERALS
+def _may_hold(asked: Asked) -> bool:
+    return isinstance(asked, bool) or bool(asked)
+
+
+def _are_many(asked: Asked) -> TypeGuard[Collection[str]]:
+    return not isinstance(asked, str | bool) and len(asked) > _MOST_LITERALS
 
 
 def _among(column: pa.Array, values: frozenset[str]) -> list[bool]:
     return [value in values for value in column.to_pylist()]
 
 
-def _query(what: str, where: Mapping[str, str | Collection[str]]) -> str:
+def _query(what: str, where: Mapping[str, Asked]) -> str:
     """SQL over table t for the rows with the values asked for, or, of many values, for rows between them."""
     terms = []
     for column, asked in where.items():
+        if isinstance(asked, bool):
+            terms.append(_quoted(column) if asked else f"NOT {_quoted(column)}")
+            continue
         values = [asked] if isinstance(asked, str) else sorted(asked)
         literals = ["'" + value.replace("'", "''") + "'" for value in values]
         within = f"BETWEEN {literals[0]} AND {literals[-1]}" if _are_many(asked) else f"IN ({', '.join(literals)})"

@@ -26,17 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from sayso.engine.failures import newest_failures
+from tests.cluster import RayCluster
+from tests.contents import content_hash
+from tests.seaweed import SeaweedFS
 
 from demo.settings import WorldSettings
 from demo.site.server import serve
 from demo.world import make_world
 from ops.demo import demo_pipeline
-from sayso.engine.failures import newest_failures
 from sayso.root import Root
 from sayso.rows import Failure
-from tests.cluster import RayCluster
-from tests.contents import content_hash
-from tests.seaweed import SeaweedFS
 
 SAYSO = Path(sys.executable).with_name("sayso")
 KINDS = ("worker", "node", "driver", "s3")
@@ -140,7 +140,9 @@ class Chaos:
                 os.killpg(driver.pid, signal.SIGKILL)
                 driver.wait()
         seconds = time.monotonic() - began
-        return Round(name, blows, struck, starts, seconds, differences(self.expected, contents(root)), self._printed(root))
+        return Round(
+            name, blows, struck, starts, seconds, differences(self.expected, contents(root)), self._printed(root)
+        )
 
     def _settled(self, root: Root) -> bool:
         """Whether nothing is left for another run: a row may be left to it when the storage was away for long."""

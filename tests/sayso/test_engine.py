@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import ray
+from sayso.engine.failures import newest_failures
 
 from sayso.engine import Engine, EngineSettings, Progress
-from sayso.engine.failures import newest_failures
 from sayso.errors import ModelNotFound, NoSpace, Permanent, Retry, Skip, StorageError, TooManyBugs
 from sayso.root import Root
 from sayso.rows import Failure, Media, SourceFacts, Video

@@ -14,8 +14,21 @@ from sayso.arrow import schema
 from sayso.errors import RootError, StorageError
 from sayso.ids import narration_id, safe, video_id
 from sayso.root import Root
-from sayso.rows import TABLES, Failure, Interval, Media, Part, Row, SourceFacts, Span, Transcript, Video, Word, now
-from sayso.tables import CommitId
+from sayso.rows import (
+    TABLES,
+    Failure,
+    Interval,
+    Media,
+    Narration,
+    Part,
+    Row,
+    SourceFacts,
+    Span,
+    Transcript,
+    Video,
+    Word,
+    now,
+)
 
 
 def record(row: Row, stage: str = "test", made_from: str = "x") -> dict[str, Any]:
@@ -45,19 +58,6 @@ def test_nested_rows_come_back_as_they_were(root: Root) -> None:
     assert sorted(root.table(Transcript).rows(), key=lambda row: row.video_id) == rows
 
 
-def test_a_commit_is_made_once(root: Root) -> None:
-    table = root.table(Video)
-    row = record(Video(video_id="a:1", url="http://x"))
-    for number in (0, 0, 1, 1, 0):
-        table.append([row], CommitId("run", number))
-    assert len(list(table.rows())) == 2
-    table.append([row], CommitId("another run", 0))
-    assert len(list(table.rows())) == 3
-    version = table.version()
-    table.append([], CommitId("run", 9))
-    assert table.version() == version
-
-
 def test_a_table_that_was_never_written_is_empty(root: Root) -> None:
     table = root.table(Media)
     assert not table.exists()
@@ -77,6 +77,19 @@ def test_rows_are_found_by_the_values_of_columns(root: Root) -> None:
     assert list(table.rows(video_id=[])) == []
     assert list(table.rows(video_id="a:1", url="other")) == []
     assert list(table.rows(video_id="x' OR '1'='1")) == []
+
+
+def test_rows_are_found_by_what_is_true_of_them(root: Root) -> None:
+    def narration(number: int) -> Narration:
+        return Narration(
+            narration_id=str(number), video_id="a", start=number, end=number + 1, text="", source="asr:tiny",
+            language="en", kept=number % 3 == 0,
+        )  # fmt: skip
+
+    table = root.table(Narration)
+    table.append([record(narration(number)) for number in range(9)])
+    assert {row.narration_id for row in table.rows(kept=True)} == {"0", "3", "6"}
+    assert table.read(["narration_id"], kept=False, video_id="a").num_rows == 6
 
 
 def test_more_values_than_a_query_holds_are_found_too(root: Root) -> None:

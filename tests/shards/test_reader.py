@@ -18,10 +18,8 @@ from torch.utils.data import DataLoader
 from sayso.errors import ConfigError, CorruptObject, InputError
 from sayso.root import Root
 from sayso.storage import Storage
-from shards.manifest import publish_manifest
-from shards.plan import ShardSettings, plan_export
+from shards.plan import ShardSettings
 from shards.reader import Clip, ClipReader, ReaderSettings
-from shards.stage import MakeShards
 
 if TYPE_CHECKING:
     from tests.shards.conftest import Lab
@@ -32,11 +30,7 @@ SMALL = ReaderSettings(frames=4, size=32, candidates=5, per_video=False, block_s
 
 def export(lab: Lab, root: Root, proxy: Path, ids: list[str], plan: ShardSettings) -> str:
     lab.add_videos(root, ids, proxy.read_bytes(), 12)
-    added = {(new.export, new.shard) for new in plan_export(root, plan).plans}
-    stage = MakeShards(root, plan.export)
-    made = [shard for each in stage.inputs() if (each.export, each.shard) in added for shard in stage(each)]
-    lab.append(root, made)
-    publish_manifest(root, plan.export)
+    lab.make_shards(root, plan)
     return f"{root.url}/shards/{plan.export}"
 
 
