@@ -78,6 +78,6 @@ def show_asked(asked: Sequence[Asked], *, dry_run: bool) -> None:
     if not total:
         show.out.print("nothing to try again")
     elif dry_run:
-        show.out.print(f"{total} rows would be pending again", highlight=False)
+        show.out.print(f"{total} would be pending again", highlight=False)
     else:
-        show.out.print(f"{total} rows are pending again: the next `sayso run` tries them", highlight=False)
+        show.out.print(f"{total} pending again: the next `sayso run` tries them", highlight=False)

@@ -6,7 +6,7 @@ import pytest
 
 from ops.show import counts, duration, stage_facts
 from sayso.engine import Progress
-from sayso.engine.ledger import Tally
+from sayso.engine.failures import Tally
 
 
 @pytest.mark.parametrize(
