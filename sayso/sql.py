@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from sayso.arrow import schema
+from sayso.errors import StorageError
 from sayso.root import Root
 from sayso.rows import TABLES, Row
 
@@ -22,14 +24,19 @@ _TYPES = {
 
 
 class Sql:
-    """Some tables of a root as they are at this moment, each under its own name. A table never written is empty."""
+    """Some tables of a root as they are at this moment, each under its own name. A table never written is empty.
+
+    StorageError where they cannot be read.
+    """
 
     def __init__(self, root: Root, models: Iterable[type[Row]] = TABLES) -> None:
         self._engine = QueryBuilder()
+        self._url = f"{root.url}/tables"
         for model in models:
             table = root.table(model)
             try:
-                self.add(model.table, DeltaTable(table.url, storage_options=table.storage_options))
+                with self._named_errors():
+                    self.add(model.table, DeltaTable(table.url, storage_options=table.storage_options))
             except TableNotFoundError:
                 self._run(f"CREATE VIEW {model.table} AS {_nothing(model)}")
 
@@ -48,7 +55,17 @@ class Sql:
         return int(self._run(query)[0][0].as_py())
 
     def _run(self, query: str) -> pa.Table:
-        return pa.table(self._engine.execute(query))
+        with self._named_errors():
+            return pa.table(self._engine.execute(query))
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except TableNotFoundError:
+            raise
+        except (DeltaError, OSError, pa.ArrowInvalid) as error:
+            raise StorageError(f"{self._url}: cannot be read ({' '.join(str(error).split())})") from error
 
 
 def text(value: str) -> str:

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from sayso.engine.failures import (
     stage_tally,
     with_messages,
 )
+from sayso.errors import StorageError
 from sayso.root import Root
 from sayso.rows import Plan, Shard, Video, now
 from sayso.sql import text
@@ -170,3 +172,15 @@ def test_the_rows_themselves_can_be_had_for_a_few_ids(root: Root) -> None:
 
 def test_a_quote_in_a_text_stays_in_the_text() -> None:
     assert text("it's' OR true --") == "'it''s'' OR true --'"
+
+
+def test_tables_that_cannot_be_read_are_named(root: Root) -> None:
+    put(root, [failure("a")], "copy")
+    (file,) = Path(root.url).glob("tables/failures/*.parquet")
+    file.unlink()
+    with pytest.raises(StorageError, match="tables: cannot be read"):
+        newest_failures(root, "copy")
+    (log,) = Path(root.url).glob("tables/failures/_delta_log/*.json")
+    log.write_text("no log")
+    with pytest.raises(StorageError, match="tables: cannot be read"):
+        newest_failures(root, "copy")
