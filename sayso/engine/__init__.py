@@ -7,6 +7,7 @@ pool.py       the actors: rows in flight, time limits, deaths
 interrupt.py  Ctrl-C at a moment of our choosing
 ledger.py     what is pending, and the commits of what is settled
 cluster.py    joining or starting Ray
+join.py       joining a cluster that runs already: its token, and what may be wrong
 run.py        the loop
 """
 

@@ -11,7 +11,9 @@ class EngineSettings(Settings):
     """How rows are handed out, tried and committed."""
 
     address: str | None = Field(
-        default=None, description="address of a Ray cluster; none starts Ray on this machine for the length of the run"
+        default=None,
+        description="address of a Ray cluster, host:port or auto; none takes the environment's RAY_ADDRESS, "
+        "else starts Ray on this machine for the length of the run",
     )
     workers: int | None = Field(
         default=None, ge=1, description="workers a stage at most; none takes what the cluster has"
