@@ -12,11 +12,11 @@ import argparse
 import tempfile
 
 import ray
-from tests.cluster import RayCluster
 
 from benchmarks.engine_overhead import Quick, add_videos, timed_run
 from sayso.engine import EngineSettings
 from sayso.root import Root
+from tests.cluster import RayCluster
 
 
 def seconds_on(nodes: int, rows: int, seconds: float) -> float:

@@ -18,17 +18,18 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-from benchmarks.large_root import large_root
+from typing import Any
 
 from align.align import Align
 from align.captions import Captions
+from benchmarks.large_root import large_root
 from ingest.fetch import Fetch, FetchSettings
 from ingest.transcribe import Transcribe, TranscribeSettings
 from sayso.engine import Engine, EngineSettings
 from sayso.errors import Skip
 from sayso.root import Root
 from sayso.rows import Media, Video
+from sayso.stage import Stage
 
 
 class Noted(Fetch):
@@ -49,7 +50,12 @@ def drive(url: str, answer: str) -> None:
     """Run the stages and write down what it took."""
     root = Root(url).open()
     began = time.time()
-    stages = [Noted(root, FetchSettings()), Transcribe(root, TranscribeSettings()), Captions(root), Align(root)]
+    stages: list[Stage[Any, Any]] = [
+        Noted(root, FetchSettings()),
+        Transcribe(root, TranscribeSettings()),
+        Captions(root),
+        Align(root),
+    ]
     with Engine(root, EngineSettings()) as engine:
         progress = engine.run(stages)
     first = float((Path(url) / "first").read_text()) - began

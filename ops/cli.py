@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ops import show
+from ops import jobs_cli, show
 from sayso.errors import SaysoError, Stopped, UserError
 
 app = typer.Typer(
@@ -345,6 +345,9 @@ def doctor_command(json: JsonOption = False) -> None:
         show_checks(checks)
     if not all(check.ok for check in checks if check.needed):
         raise typer.Exit(1)
+
+
+jobs_cli.add_to(app)
 
 
 def _print(data: dict[str, Any], json: bool) -> None:

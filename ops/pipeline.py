@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 from pydantic import Field
-from sayso.engine.failures import stage_tally
 
 from align.align import Align, AlignSettings
 from align.captions import Captions, CaptionsSettings
@@ -24,6 +23,7 @@ from ops.show import Bars
 from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.config import Settings, load, validate
 from sayso.engine import Engine, EngineSettings
+from sayso.engine.failures import stage_tally
 from sayso.engine.lease import lease
 from sayso.errors import InputError
 from sayso.root import Root

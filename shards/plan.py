@@ -230,7 +230,7 @@ def plan_export(root: Root, settings: ShardSettings) -> Proposal:
         version = proposal.plans[0].version
         marks = {MADE_BY: PLAN, MADE_FROM: f"{settings.export}@{version}"}
         writer.append([{**plan.model_dump(), **marks} for plan in proposal.plans])
-    _note_copies(root, settings.export, proposal.copies)
+    _note_copies(root, proposal.copies)
     return proposal
 
 
@@ -241,17 +241,16 @@ def left_out(root: Root) -> dict[str, Failure]:
     return {video_id: row for video_id, row in newest.items() if row.kind == "skip"}
 
 
-def _note_copies(root: Root, export: str, copies: Mapping[str, str]) -> None:
+def _note_copies(root: Root, copies: Mapping[str, str]) -> None:
     """Note in table failures those copies that are not noted yet."""
     table = root.table(Failure)
-    commit = CommitId(f"{PLAN}:{export}", table.version() + 1)
     noted = left_out(root) if copies else {}
     failures = [
         Failure(stage=PLAN, id=video_id, kind="skip", reason="duplicate", message=f"same bytes as {stays}", attempts=1)
         for video_id, stays in sorted(copies.items())
         if video_id not in noted
     ]
-    table.append([{**row.model_dump(), MADE_BY: PLAN, MADE_FROM: row.id} for row in failures], commit)
+    table.append([{**row.model_dump(), MADE_BY: PLAN, MADE_FROM: row.id} for row in failures])
 
 
 def profile_key(export: str) -> str:

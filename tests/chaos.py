@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from sayso.engine.failures import newest_failures
-from tests.cluster import RayCluster
 from tests.contents import content_hash
 from tests.seaweed import SeaweedFS
 
@@ -35,8 +33,10 @@ from demo.settings import WorldSettings
 from demo.site.server import serve
 from demo.world import make_world
 from ops.demo import demo_pipeline
+from sayso.engine.failures import newest_failures
 from sayso.root import Root
 from sayso.rows import Failure
+from tests.cluster import RayCluster
 
 SAYSO = Path(sys.executable).with_name("sayso")
 KINDS = ("worker", "node", "driver", "s3")

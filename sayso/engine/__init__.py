@@ -9,6 +9,7 @@ failures.py   what was dropped or failed, counted
 lane.py       one stage of a run: its queue, retries, quarantine
 lease.py      one run at a time on a stage
 cluster.py    joining or starting Ray
+join.py       joining a cluster that runs already: its token, and what may be wrong
 interrupt.py  Ctrl-C at a moment of our choosing
 metrics.py    figures for Prometheus
 run.py        the loop

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from sayso.engine.join import join
 from sayso.engine.settings import EngineSettings
 from sayso.errors import UserError
 from sayso.stage import Resources
@@ -32,31 +33,31 @@ class Cluster:
         self._joined = False
 
     def connect(self) -> None:
-        """Join or start Ray, if this process is not connected yet. UserError where no cluster answers."""
+        """Join or start Ray, if this process is not connected yet. UserError where no cluster answers.
+
+        Joined is the cluster of the settings, else that of RAY_ADDRESS, which Ray sets in a submitted job.
+        """
         # Ray reads these when it is imported.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
+        address = self._settings.address or os.environ.get("RAY_ADDRESS")
+        self._joined = bool(address) and address != "local"
         if ray.is_initialized():
             return
-        address = self._settings.address
-        try:
-            if address:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-                self._joined = True
-            else:
-                with _deaf_to_ctrl_c():
-                    ray.init(
-                        address="local",  # never somebody's cluster that happens to run on this machine
-                        include_dashboard=False,
-                        log_to_driver=False,
-                        logging_level=logging.WARNING,
-                        object_store_memory=_OBJECT_STORE_BYTES,
-                    )
-        except ConnectionError as error:
-            raise UserError(f"engine.address: no Ray cluster answers at {address} ({error})") from None
+        if address and self._joined:
+            join(address)
+        else:
+            with _deaf_to_ctrl_c():
+                ray.init(
+                    address="local",  # never somebody's cluster that happens to run on this machine
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                )
         self._ours = True
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ never turned into objects one by one.
 from __future__ import annotations
 
 import tempfile
-import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ from sayso.root import Root
 from sayso.rows import Failure, Row, now
 from sayso.sql import Sql, text, texts
 from sayso.stage import Stage
-from sayso.tables import CommitId
 
 # Kinds that are never tried again unless somebody asks for it.
 FINISHED = frozenset({"skip", "permanent", "poison"})
@@ -123,11 +121,11 @@ def ask_again(root: Root, stage: str, failures: pa.Table) -> int:
 
     A run that works on the stage meanwhile is not disturbed; the one after it takes them up.
     """
-    run, present = f"again/{stage}/{uuid.uuid4().hex}", now()
-    for number, start in enumerate(range(0, len(failures), _BLOCK)):
+    present = now()
+    for start in range(0, len(failures), _BLOCK):
         block = failures.slice(start, _BLOCK).select(["id", "reason", "when"]).to_pylist()
         records = [_again(stage, row["id"], row["reason"], max(present, row["when"])) for row in block]
-        root.table(Failure).append(records, CommitId(run, number))
+        root.table(Failure).append(records)
     return len(failures)
 
 

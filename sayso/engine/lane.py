@@ -200,7 +200,7 @@ class Lane:
             self._waits.add_row(row, wait, alone=failure.reason in DEADLY)
 
     def _count_in_a_row(self, failure: Failed) -> None:
-        """Stop the run where the fault is not in the rows: many bugs one after the other, or no space, or no storage."""
+        """Stop the run where the fault is not in the rows: many bugs in a row, or no space, or no storage."""
         if failure.kind != "bug" and failure.reason not in (STORAGE, NO_SPACE):
             self._in_a_row = []
             return

@@ -42,7 +42,7 @@ class Holder(BaseModel):
     run_id: str
     stages: list[str]
     host: str = Field(default_factory=socket.gethostname)
-    machine: str = Field(default_factory=lambda: _machine())
+    machine: str = Field(default_factory=lambda: machine())
     pid: int = Field(default_factory=os.getpid)
     born: float = Field(default_factory=lambda: psutil.Process().create_time())
     beat: datetime = Field(default_factory=now)
@@ -101,7 +101,7 @@ def _read(root: Root, key: str) -> Holder | None:
 
 
 def _alive(root: Root, holder: Holder, pause: Callable[[float], None]) -> bool:
-    if holder.machine == _machine():
+    if holder.machine == machine():
         return _runs_here(holder)
     if (now() - holder.beat).total_seconds() > _LONG_AGO_SECONDS:
         return False
@@ -127,7 +127,7 @@ def _runs_here(holder: Holder) -> bool:
 
 
 @cache
-def _machine() -> str:
+def machine() -> str:
     """A name for where process ids mean the same: this boot of this machine, this container."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     if not boot.exists():

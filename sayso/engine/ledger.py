@@ -62,11 +62,11 @@ class Ledger:
             keys = _within(keys, settled(self._root, name, writes))
         self.gated = self.tally.total - len(keys)
         new = _without(keys, self._known)
-        self._known = pa.chunked_array([*self._known.chunks, *_strings(new).chunks], pa.string())
+        self._known = pa.chunked_array([*self._known.chunks, *_strings(new).chunks], pa.large_string())
         return list(self._first_look(new) if first else ((key, 0.0) for key in new.to_pylist()))
 
     def _sources(self) -> set[type[Row]]:
-        gates = {*self._stage.after.values(), Failure} if self._stage.after else set()
+        gates: list[type[Row]] = [*self._stage.after.values(), Failure] if self._stage.after else []
         return {self._stage.reads, *gates}
 
     def _first_look(self, keys: pa.ChunkedArray) -> Iterator[tuple[str, float]]:
@@ -152,10 +152,10 @@ def _marked(record: Mapping[str, Any], stage: str, key: str) -> dict[str, Any]:
 
 
 def _strings(keys: Any) -> pa.ChunkedArray:
-    """Keys as a chunked array of strings."""
+    """Keys as a chunked array of large strings, as tables give them."""
     if isinstance(keys, pa.ChunkedArray):
-        return keys.cast(pa.string())
-    return pa.chunked_array([pa.array(keys, pa.string())])
+        return keys.cast(pa.large_string())
+    return pa.chunked_array([pa.array(keys, pa.large_string())])
 
 
 def _within(keys: Any, others: Any) -> pa.ChunkedArray:

@@ -12,7 +12,8 @@ class EngineSettings(Settings):
 
     address: str | None = Field(
         default=None,
-        description="address of a Ray cluster; none takes RAY_ADDRESS, else starts Ray here for the length of the run",
+        description="address of a Ray cluster, host:port or auto; none takes the environment's RAY_ADDRESS, "
+        "else starts Ray on this machine for the length of the run",
     )
     workers: int | None = Field(
         default=None, ge=1, description="workers at most, of all stages together; none takes what the cluster has"

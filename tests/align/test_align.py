@@ -184,7 +184,7 @@ def test_the_stage_gathers_each_video_with_its_text(root: Root) -> None:
 def test_the_stage_gathers_the_videos_that_it_is_asked_for(root: Root) -> None:
     ids = [f"demo:{number}" for number in range(2300)]
     records = [{**media(video_id).model_dump(), "made_by": "test", "made_from": ""} for video_id in ids]
-    root.table(Media).append(records, CommitId("media", 0))
+    root.table(Media).append(records)
     append(root, transcript("asr:tiny", "Now stir it."))
     stage = Align(root)
     assert sorted(stage.input_keys().to_pylist()) == sorted(ids)

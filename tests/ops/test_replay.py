@@ -13,7 +13,6 @@ from sayso.errors import InputError
 from sayso.root import Root
 from sayso.rows import CaptionTrack, Media, Row, SourceFacts, Span, Transcript
 from sayso.stage import Stage
-from sayso.tables import CommitId
 from shards.plan import ShardSettings
 from shards.stage import MakeShards
 
@@ -26,7 +25,7 @@ def filled(root: Root) -> Root:
 
     def append(rows: list[Row]) -> None:
         records = [{**row.model_dump(), "made_by": "test", "made_from": "test"} for row in rows]
-        root.table(type(rows[0])).append(records, CommitId("test", 0))
+        root.table(type(rows[0])).append(records)
 
     def media(video_id: str) -> Media:
         stored = root.storage.put_bytes(SRT, f"media/{video_id}/subtitle.en.srt")

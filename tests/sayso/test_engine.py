@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import ray
-from sayso.engine.failures import newest_failures
 
 from sayso.engine import Engine, EngineSettings, Progress
+from sayso.engine.failures import newest_failures
 from sayso.errors import ModelNotFound, NoSpace, Permanent, Retry, Skip, StorageError, TooManyBugs
 from sayso.root import Root
 from sayso.rows import Failure, Media, SourceFacts, Video
@@ -55,7 +55,7 @@ class Behave(Stage[Video, Media]):
     def video_seconds(self, row: Video, made: Sequence[Media]) -> float:
         return 10.0
 
-    def __call__(self, row: Video) -> Sequence[Media]:
+    def __call__(self, row: Video) -> Sequence[Media]:  # noqa: C901  # a list of misdeeds
         match row.title:
             case "skip":
                 raise Skip("no_speech")

@@ -149,7 +149,7 @@ def test_what_cannot_be_cut_is_left_out_with_a_reason(lab: Lab, root: Root) -> N
 def test_a_narration_that_comes_later_stands_among_those_that_are_planned(lab: Lab, root: Root) -> None:
     world(root, lab, IDS[:3])
     plan_export(root, SETTINGS)
-    lab.append(root, [lab.narration(IDS[0], 5.0, 6.0, "late")], 1)
+    lab.append(root, [lab.narration(IDS[0], 5.0, 6.0, "late")])
     (plan,) = plan_export(root, SETTINGS).plans
     (sample,) = plan.samples
     assert sample.candidates[0].text == "late"
@@ -190,7 +190,7 @@ def test_a_copy_is_noted_once_and_anew_when_it_was_taken_back(lab: Lab, root: Ro
     plan_export(root, SETTINGS.model_copy(update={"export": "others"}))
     assert len(noted(root)) == 1
     assert [failure.reason for failure in left_out(root).values()] == ["duplicate"]
-    lab.append(root, [Failure(stage="plan", id=IDS[1], kind="again", reason="asked", message="", attempts=0)], 1)
+    lab.append(root, [Failure(stage="plan", id=IDS[1], kind="again", reason="asked", message="", attempts=0)])
     assert left_out(root) == {}
     plan_export(root, SETTINGS)
     assert list(left_out(root)) == [IDS[1]]
@@ -211,7 +211,7 @@ def test_copies_that_are_planned_already_stay_and_grow(lab: Lab, root: Root) -> 
     media = [lab.media_row(video, b"proxy" * 1000, 60, source="the same") for video in IDS[:3]]
     shutil.rmtree(f"{root.url}/tables/media")
     lab.append(root, media)
-    lab.append(root, [lab.narration(video, 20.0, 21.0) for video in IDS[:3]], 1)
+    lab.append(root, [lab.narration(video, 20.0, 21.0) for video in IDS[:3]])
     assert plan_export(root, SETTINGS).samples == 2
     assert planned_videos(root) == set(IDS[:2])
     assert noted(root) == [(IDS[2], "skip", f"same bytes as {IDS[0]}")]

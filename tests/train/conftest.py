@@ -107,7 +107,7 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Root:
     make = MakeShards(root, ShardSettings(export="clips", val=0, test=0.25, samples_per_shard=20))
     make.begin()
     for plan in make.inputs(make.input_keys().to_pylist()):
-        _append(root, make(plan), plan.shard)
+        _append(root, make(plan))
     make.end()
     assert {row.split for row in root.table(Shard).rows()} == {"train", "test"}
     return root
