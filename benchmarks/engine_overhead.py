@@ -1,6 +1,6 @@
 """What the engine adds to quick rows: a stage of 20,000 rows of 5 ms each on 2 workers, against rows * 5 ms / 2.
 
-    python benchmarks/engine_overhead.py [--rows 20000] [--ms 5] [--workers 2] [--wait sleep|spin]
+    python -m benchmarks.engine_overhead [--rows 20000] [--ms 5] [--workers 2] [--wait sleep|spin]
 
 Rows sleep by default, so that workers and driver do not compete where there are only two cores; `--wait spin` keeps a
 core busy a row. Ray is up before the clock starts; looking up what is pending, worker processes, commits and figures

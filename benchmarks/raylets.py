@@ -1,6 +1,6 @@
 """What a second node is worth: the same rows on one raylet with one CPU and on two, in one run.
 
-    python benchmarks/raylets.py [--rows 400] [--ms 50]
+    python -m benchmarks.raylets [--rows 400] [--ms 50]
 
 Rows keep a core busy. Raylets are real ones on this machine, joined by a driver as any cluster is; workers are up
 before the clock starts (a warm-up of a few rows), as they are in a run of weeks.

@@ -1,6 +1,6 @@
 """How long a run over 1.2 million done videos takes to begin with the 1,000 that are pending, and what memory it takes.
 
-    python benchmarks/resume.py [--done 1200000] [--pending 1000] [--folder DIR]
+    python -m benchmarks.resume [--done 1200000] [--pending 1000] [--folder DIR]
 
 The root is made first (benchmarks/large_root.py). Then a driver starts as `sayso run` does, with the stages fetch,
 transcribe, captions and align, of which fetch only notes when it is called. The clock starts before the engine is
@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
+import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -74,9 +76,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         large_root(f"{folder}/root", asked.done, asked.pending)
         answer = Path(folder) / "answer.json"
-        driver = multiprocessing.get_context("spawn").Process(target=drive, args=(f"{folder}/root", str(answer)))
-        driver.start()
-        driver.join()
+        call = "import sys; from benchmarks.resume import drive; drive(*sys.argv[1:])"
+        # A process of its own, whose peak of memory is not that of making the root. Workers find this module too.
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        subprocess.run([sys.executable, "-c", call, f"{folder}/root", str(answer)], env=environment, check=True)
         found = json.loads(answer.read_text())
     print(f"{asked.done} done, {asked.pending} pending: total, done, worked on of each stage: {found['rows']}")
     print(f"first row worked on after {found['first']:.2f} s (at most 5 asked); all after {found['all']:.2f} s")

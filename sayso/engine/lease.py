@@ -36,13 +36,22 @@ _SAME_BIRTH_SECONDS = 5.0
 _LONG_AGO_SECONDS = 900.0
 
 
+@cache
+def machine() -> str:
+    """A name for where process ids mean the same: this boot of this machine, this container."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if not boot.exists():
+        return socket.gethostname()
+    return f"{boot.read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115  # not a path
+
+
 class Holder(BaseModel):
     """What a lease says."""
 
     run_id: str
     stages: list[str]
     host: str = Field(default_factory=socket.gethostname)
-    machine: str = Field(default_factory=lambda: machine())
+    machine: str = Field(default_factory=machine)
     pid: int = Field(default_factory=os.getpid)
     born: float = Field(default_factory=lambda: psutil.Process().create_time())
     beat: datetime = Field(default_factory=now)
@@ -124,15 +133,6 @@ def _runs_here(holder: Holder) -> bool:
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-@cache
-def machine() -> str:
-    """A name for where process ids mean the same: this boot of this machine, this container."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    if not boot.exists():
-        return socket.gethostname()
-    return f"{boot.read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115  # not a path
 
 
 def _beat(root: Root, mine: Holder) -> None:

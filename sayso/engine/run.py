@@ -118,13 +118,17 @@ class _Stream:
             self._report()
 
     def _begin_ready(self) -> None:
-        """Begin stages, look for new rows, and let those that nothing is left for come to rest; upstream first."""
-        above_rest = True
+        """Begin stages, look for new rows, and let those that nothing is left for come to rest; upstream first.
+
+        One stage begins a turn: counting millions of keys takes a while, and the rows of those before can be at work.
+        """
+        above_rest, began = True, False
         for lane in self.lanes:
-            if not lane.begun and (above_rest or not lane.stage.whole):
+            if not lane.begun and not began and (above_rest or not lane.stage.whole):
                 lane.begin()
+                began = True
                 self._watch(lane.progress)
-            if lane.begun:
+            elif lane.begun:
                 lane.look_if_due(hungry=self._hungry)
             if above_rest and lane.idle and not lane.progress.finished:
                 lane.finish()
