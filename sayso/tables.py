@@ -36,7 +36,10 @@ class Table(Generic[R]):
 
     def exists(self) -> bool:
         """Whether anything was ever appended."""
-        return bool(DeltaTable.is_deltatable(self.url, self.storage_options))
+        try:
+            return bool(DeltaTable.is_deltatable(self.url, self.storage_options))
+        except OSError as error:
+            raise StorageError(f"{self.url}: cannot be looked up ({one_line(error)})") from error
 
     def version(self) -> int:
         """The table's version, -1 before the first append."""

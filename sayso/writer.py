@@ -55,10 +55,7 @@ class Writer:
         self._model, self._url, self._options = model, url, dict(options)
         self._token = uuid.uuid4().hex
         self._appends = 0
-        try:
-            self._handle = open_table(url, options)
-        except (DeltaError, OSError) as error:
-            raise StorageError(f"{url}: cannot be opened ({one_line(error)})") from error
+        self._handle = open_table(url, options)
         self._number = self._last()
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -116,7 +113,7 @@ class Writer:
 
     def _landed(self, mark: str, base: int) -> bool:
         """Stand on the newest version; whether a version after `base` holds the rows already."""
-        self._handle = open_table(self._url, self._options)
+        self._handle = _find_table(self._url, self._options)
         if self._handle is None:
             if base >= 0:
                 raise RootError(f"{self._url}: the table is gone; something else removes files under this root")
@@ -150,7 +147,7 @@ class Writer:
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
         except (DeltaError, OSError):
-            made_by_another = open_table(self._url, self._options)
+            made_by_another = _find_table(self._url, self._options)
             if made_by_another is None:
                 raise
             return made_by_another
@@ -182,7 +179,14 @@ class Writer:
 
 
 def open_table(url: str, options: Mapping[str, str], version: int | None = None) -> DeltaTable | None:
-    """A Delta table at a version or its newest, None where there is none."""
+    """A Delta table at a version or its newest, None where there is none; StorageError where that cannot be told."""
+    try:
+        return _find_table(url, options, version)
+    except (DeltaError, OSError) as error:
+        raise StorageError(f"{url}: cannot be opened ({one_line(error)})") from error
+
+
+def _find_table(url: str, options: Mapping[str, str], version: int | None = None) -> DeltaTable | None:
     try:
         return DeltaTable(url, version=version, storage_options=dict(options))
     except TableNotFoundError:

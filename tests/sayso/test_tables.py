@@ -240,6 +240,8 @@ def test_a_table_that_cannot_be_read_says_so(root: Root) -> None:
     for read in (table.read, table.keys):
         with pytest.raises(StorageError, match="tables/videos: cannot be read"):
             read()
+    with pytest.raises(StorageError, match="tables/videos: cannot be opened"):
+        table.read(version=7)
 
 
 def test_a_folder_that_is_no_root_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
