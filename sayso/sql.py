@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -65,7 +66,7 @@ class Sql:
         except TableNotFoundError:
             raise
         except (DeltaError, OSError, pa.ArrowInvalid) as error:
-            raise StorageError(f"{self._url}: cannot be read ({' '.join(str(error).split())})") from error
+            raise StorageError(f"{self._url}: cannot be read ({_one_line(error)})") from error
 
 
 def text(value: str) -> str:
@@ -76,6 +77,11 @@ def text(value: str) -> str:
 def texts(values: Iterable[str]) -> str:
     """Strings as what stands behind IN; at least one."""
     return f"({', '.join(text(value) for value in sorted(values))})"
+
+
+def _one_line(error: Exception) -> str:
+    """An error of the engine, which spans coloured lines, for a message."""
+    return " ".join(re.sub(r"\x1b\[\d+m|↳", " ", str(error)).split())
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import ray
 
 from ops import show
 from ops.retry import Asked, retry, show_asked
@@ -94,6 +95,14 @@ def test_people_read_how_many_rows_of_what(failed: Root) -> None:
     ]
 
 
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    """A Ray to join."""
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    yield
+    ray.shutdown()
+
+
 class Mended(Stage[Video, Shard]):
     """Refuses every row until its fault is mended."""
 
@@ -112,6 +121,7 @@ class Mended(Stage[Video, Shard]):
         ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("cluster")
 def test_the_next_run_tries_what_was_asked_again(root: Root) -> None:
     put(root, [video("a"), video("b")], "discover")
     stage = Mended(root)
