@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from ops import show
-from sayso.engine.failures import chosen, newest_failures, open_failures, with_messages
+from sayso.engine.failures import chosen, newest_failures, with_messages
+from sayso.engine.inputs import open_failures
 from sayso.errors import InputError
 from sayso.root import Root
 from sayso.rows import Failure

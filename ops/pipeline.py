@@ -23,7 +23,7 @@ from ops.show import Bars
 from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.config import Settings, load, validate
 from sayso.engine import Engine, EngineSettings
-from sayso.engine.failures import stage_tally
+from sayso.engine.inputs import stage_tally
 from sayso.engine.lease import lease
 from sayso.errors import InputError
 from sayso.root import Root

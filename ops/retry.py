@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from ops import show
 from ops.failures import check_named, named
-from sayso.engine.failures import ask_again, chosen, open_failures
+from sayso.engine.failures import ask_again, chosen
+from sayso.engine.inputs import open_failures
 from sayso.errors import InputError
 from sayso.root import Root
 from sayso.stage import Stage

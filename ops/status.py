@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from ops import show
-from sayso.engine.failures import newest_failures, stage_tally
+from sayso.engine.failures import newest_failures
+from sayso.engine.inputs import stage_tally
 from sayso.root import Root
 from sayso.sql import Sql
 from sayso.stage import Stage

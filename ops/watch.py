@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ops import show
-from sayso.engine.failures import Tally, stage_tally
+from sayso.engine.inputs import Tally, stage_tally
 from sayso.root import Root
 from sayso.rows import Run, now
 from sayso.sql import Sql

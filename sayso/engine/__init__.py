@@ -5,7 +5,8 @@ outcome.py    one attempt at one row, and what can come of it (also used without
 worker.py     the Ray actor that works
 pool.py       the workers: batches in flight, time limits, deaths, a size that follows the cluster
 ledger.py     what is pending of a stage, and the commits of what is settled
-failures.py   what was dropped or failed, counted
+inputs.py     a stage's inputs: counted, and which are ready
+failures.py   what was dropped or failed, and asking again
 lane.py       one stage of a run: its queue, retries, quarantine
 lease.py      one run at a time on a stage
 cluster.py    joining or starting Ray

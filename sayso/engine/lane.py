@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from sayso.engine.failures import Tally
+from sayso.engine.inputs import Tally
 from sayso.engine.ledger import Ledger
 from sayso.engine.outcome import DEADLY, NO_SPACE, STORAGE, Done, Failed, Fatal, Outcome
 from sayso.engine.settings import EngineSettings

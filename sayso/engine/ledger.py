@@ -3,12 +3,12 @@
 A result and the mark that it is done are the same row (made_by, made_from), so no crash can part them. What was
 settled and not yet committed when the driver dies is simply done again.
 
-Keys are kept in Arrow: of a million videos that are done, none becomes a Python object.
+Of a million videos that are done no key comes into this process: they are matched by the tables' engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sayso.arrow import MADE_BY, MADE_FROM
-from sayso.engine.failures import FINISHED, Tally, newest_failures, settled
+from sayso.engine.failures import FINISHED
+from sayso.engine.inputs import look, open_failures, stage_tally
 from sayso.engine.outcome import Done, Failed
 from sayso.root import Root
 from sayso.rows import Failure, Row, now
@@ -41,51 +42,43 @@ class Ledger:
         self._root = root
         self._results = root.table(stage.writes).writer(stage.name)
         self._refusals = root.table(Failure).writer(stage.name)
-        self._known = _strings([])
+        self._taken: set[str] = set()
+        self.tally = stage_tally(root, stage)
         self._open: dict[str, _Open] = {}
+        self._note_open()
         self._records: list[dict[str, Any]] = []
         self._failed: list[dict[str, Any]] = []
         self._versions: dict[str, int] | None = None
-        self.tally = Tally()
         self.gated = 0
         """Inputs that stages before have not settled yet."""
 
     def look(self) -> list[tuple[str, float]]:
-        """The keys that became pending since the last look, each with the seconds to wait before it may be tried."""
+        """The keys that became ready since the last look, each with the seconds to wait before it may be tried."""
         versions = {model.table: self._root.table(model).version() for model in self._sources()}
         if versions == self._versions:
             return []
-        first, self._versions = self._versions is None, versions
-        keys = self._stage.input_keys()
-        self.tally.total = len(keys)
-        for name, writes in self._stage.after.items():
-            keys = _within(keys, settled(self._root, name, writes))
-        self.gated = self.tally.total - len(keys)
-        new = _without(keys, self._known)
-        self._known = pa.chunked_array([*self._known.chunks, *_strings(new).chunks], pa.large_string())
-        return list(self._first_look(new) if first else ((key, 0.0) for key in new.to_pylist()))
+        self._versions = versions
+        found = look(self._root, self._stage)
+        self.tally.total, self.gated = found.total, found.gated
+        new = [key for key in dict.fromkeys(found.ready) if key not in self._taken]
+        self._taken.update(new)
+        present = now()
+        return [(key, self._wait(key, present)) for key in new]
 
     def _sources(self) -> set[type[Row]]:
         gates: list[type[Row]] = [*self._stage.after.values(), Failure] if self._stage.after else []
         return {self._stage.reads, *gates}
 
-    def _first_look(self, keys: pa.ChunkedArray) -> Iterator[tuple[str, float]]:
-        """What earlier runs left: a key that comes later cannot have been done by anybody else."""
-        done = self._root.table(self._stage.writes).made_from(self._stage.name)
-        rest = _without(keys, done)
-        self.tally.done = len(keys) - len(rest)
-        failures = newest_failures(self._root, self._stage.name)
-        failures = failures.filter(pc.is_in(failures["id"], value_set=_strings(rest)))
-        for group in failures.group_by(["kind", "reason"]).aggregate([([], "count_all")]).to_pylist():
-            self.tally.count(group["kind"], group["reason"], by=group["count_all"])
-        over = pc.is_in(failures["kind"], value_set=pa.array(sorted(FINISHED)))
-        for row in failures.filter(pc.invert(over)).to_pylist():
-            due = row["not_before"] or row["when"]
-            self._open[row["id"]] = _Open(row["reason"], row["attempts"], due)
-        present = now()
-        for key in _without(rest, failures.filter(over)["id"]).to_pylist():
-            failed = self._open.get(key)
-            yield key, max(0.0, (failed.due - present).total_seconds()) if failed else 0.0
+    def _note_open(self) -> None:
+        """Remember the failures of earlier runs that are to be tried again."""
+        failures = open_failures(self._root, self._stage)
+        given_up = pc.is_in(failures["kind"], value_set=pa.array(sorted(FINISHED)))
+        for row in failures.filter(pc.invert(given_up)).to_pylist():
+            self._open[row["id"]] = _Open(row["reason"], row["attempts"], row["not_before"] or row["when"])
+
+    def _wait(self, key: str, present: datetime) -> float:
+        failed = self._open.get(key)
+        return max(0.0, (failed.due - present).total_seconds()) if failed else 0.0
 
     def key(self, row: Row) -> str:
         """The row's name in the ledger."""
@@ -149,20 +142,3 @@ class Ledger:
 
 def _marked(record: Mapping[str, Any], stage: str, key: str) -> dict[str, Any]:
     return {**record, MADE_BY: stage, MADE_FROM: key}
-
-
-def _strings(keys: Any) -> pa.ChunkedArray:
-    """Keys as a chunked array of large strings, as tables give them."""
-    if isinstance(keys, pa.ChunkedArray):
-        return keys.cast(pa.large_string())
-    return pa.chunked_array([pa.array(keys, pa.large_string())])
-
-
-def _within(keys: Any, others: Any) -> pa.ChunkedArray:
-    keys = _strings(keys)
-    return keys.filter(pc.is_in(keys, value_set=_strings(others)))
-
-
-def _without(keys: Any, others: Any) -> pa.ChunkedArray:
-    keys = _strings(keys)
-    return keys.filter(pc.invert(pc.is_in(keys, value_set=_strings(others))))

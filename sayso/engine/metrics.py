@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sayso.engine.failures import Tally
+from sayso.engine.inputs import Tally
 
 if TYPE_CHECKING:
     from ray.util.metrics import Counter as Total

@@ -13,7 +13,7 @@ import ray
 from ops import show
 from ops.retry import Asked, retry, show_asked
 from sayso.engine import Engine, EngineSettings
-from sayso.engine.failures import open_failures, stage_tally
+from sayso.engine.inputs import open_failures, stage_tally
 from sayso.errors import InputError, Permanent, Retry
 from sayso.root import Root
 from sayso.rows import Shard, Video, now

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ops.show import bars, counts, duration, seconds_left, stage_facts
 from sayso.engine import Progress
-from sayso.engine.failures import Tally
+from sayso.engine.inputs import Tally
 
 
 @pytest.mark.parametrize(

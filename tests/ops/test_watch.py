@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ops.watch import Watcher, recent_figures, speeds, stage_now
-from sayso.engine.failures import Tally
+from sayso.engine.inputs import Tally
 from sayso.root import Root
 from sayso.rows import ClassCount, Run, now
 from tests.conftest import SAYSO

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytest
 
-from sayso.engine.failures import (
-    ask_again,
-    chosen,
-    newest_failures,
-    open_failures,
-    settled,
-    stage_tally,
-    with_messages,
-)
+from sayso.engine.failures import ask_again, chosen, newest_failures, with_messages
+from sayso.engine.inputs import look, open_failures, stage_tally
 from sayso.errors import StorageError
 from sayso.root import Root
-from sayso.rows import Plan, Shard, Video, now
+from sayso.rows import Plan, Row, Shard, Video, now
 from sayso.sql import text
 from sayso.stage import Stage
 from tests.made import Copy, failure, put, video
@@ -80,18 +73,29 @@ def test_the_newest_failure_is_that_of_the_latest_time_and_then_of_most_attempts
 def test_without_any_table_nothing_failed_and_nothing_is_settled(root: Root) -> None:
     assert newest_failures(root, "copy").num_rows == 0
     assert newest_failures(root, "copy").schema.field("id").type == pa.string()
-    assert settled(root, "copy", Video).to_pylist() == []
+    assert look(root, Copy(root)).ready == []
     assert (stage_tally(root, Copy(root)).total, open_failures(root, Copy(root)).num_rows) == (0, 0)
 
 
-def test_a_key_is_settled_once_it_is_done_given_up_or_a_bug(root: Root) -> None:
+class Gated(Copy):
+    name = "gated"
+    after: ClassVar[Mapping[str, type[Row]]] = {"copy": Video}
+
+
+def test_a_key_is_ready_once_the_stage_before_has_done_it_given_up_or_met_a_bug(root: Root) -> None:
     kinds = ("skip", "permanent", "poison", "bug", "retry")
     put(root, [failure(kind, kind) for kind in kinds], "copy")
     put(root, [failure("taken back", "permanent"), failure("taken back", "again", minute=1)], "copy")
     put(root, [video("done"), video("poison")], "copy")
     put(root, [video("by another")], "other")
     put(root, [failure("of another", "skip", stage="other")], "other")
-    assert sorted(settled(root, "copy", Video).to_pylist()) == ["bug", "done", "permanent", "poison", "skip"]
+    names = [*kinds, "taken back", "by another", "of another", "done"]
+    put(root, [video(name) for name in names], "discover")
+    found = look(root, Gated(root))
+    assert set(found.ready) == {"bug", "done", "permanent", "poison", "skip"}
+    put(root, [failure("skip", "skip", stage="gated"), failure("bug", "bug", stage="gated")], "gated")
+    put(root, [video("done")], "gated")
+    assert set(look(root, Gated(root)).ready) == {"bug", "permanent", "poison"}
 
 
 def test_only_inputs_that_are_not_done_since_count_as_failed(root: Root) -> None:

@@ -14,7 +14,7 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 from sayso.engine import Progress
-from sayso.engine.failures import Tally
+from sayso.engine.inputs import Tally
 from sayso.engine.metrics import Metrics
 
 Samples = dict[tuple[str, ...], float]
@@ -136,7 +136,7 @@ def test_publishing_takes_less_than_a_millisecond(port: int) -> None:
 def test_without_ray_nothing_is_published_and_ray_is_not_even_loaded() -> None:
     program = """
 import sys
-from sayso.engine.failures import Tally
+from sayso.engine.inputs import Tally
 from sayso.engine.lane import Progress
 from sayso.engine.metrics import Metrics
 progress = Progress("fetch", Tally(total=1))
