@@ -78,6 +78,7 @@ class Bars:
         )
         self._tasks: dict[str, TaskID] = {}
         self._speeds: dict[str, _Speed] = {}
+        self._said: dict[str, str] = {}
 
     def watch(self, progress: StageProgress) -> None:
         """Show where a stage stands."""
@@ -93,13 +94,16 @@ class Bars:
             self._tasks[progress.stage], completed=settled, total=tally.total, facts=", ".join(filter(None, facts))
         )
 
-    def ended(self, progress: StageProgress) -> None:
-        """Show a stage's last figures."""
-        self.watch(progress)
+        if progress.finished:
+            self._ended(progress)
+
+    def _ended(self, progress: StageProgress) -> None:
         self._progress.stop_task(self._tasks[progress.stage])
-        if not err.is_terminal:
-            done = f"{progress.tally.done} of {progress.tally.total} done"
-            err.print(f"{progress.stage}: {', '.join(filter(None, (done, stage_facts(progress))))}")
+        done = f"{progress.tally.done} of {progress.tally.total} done"
+        line = f"{progress.stage}: {', '.join(filter(None, (done, stage_facts(progress))))}"
+        if not err.is_terminal and self._said.get(progress.stage) != line:
+            self._said[progress.stage] = line
+            err.print(line)
 
     def say(self, text: str) -> None:
         """A line among the bars."""
@@ -147,6 +151,8 @@ def stage_facts(progress: StageProgress) -> str:
         facts.append(f"in flight {progress.in_flight}")
     if progress.queued:
         facts.append(f"queue {progress.queued}")
+    if progress.gated:
+        facts.append(f"waiting for earlier stages {progress.gated}")
     if tally.skipped:
         facts.append(f"dropped {tally.skipped.total()}")
     if tally.failed:

@@ -47,14 +47,14 @@ def stages_of(root: Root) -> list[Stage[Any, Any]]:
 
 
 def test_any_stage_tries_the_row_that_it_is_asked_for_and_leaves_the_tables_alone(filled: Root) -> None:
-    stages = stages_of(filled)
+    stages, before = stages_of(filled), filled.table(Transcript).version()
     (track,) = replay(stages, "captions", "site:2")["rows"]
     assert (track["video_id"], track["spans"][0]["text"]) == ("site:2", "Stir it well.")
     aligned = replay(stages, "align", "site:1")
     assert aligned["outcome"] == "done"
     assert [row["text"] for row in aligned["rows"]] == ["Now stir it."]
     assert replay(stages, "align", "site:2")["reason"] == "no_speech"
-    assert filled.table(Transcript).version() == 0
+    assert filled.table(Transcript).version() == before
 
 
 @pytest.mark.parametrize(("stage", "row"), [("align", "site:9"), ("shard", "clips/train-000000"), ("shard", "site:1")])

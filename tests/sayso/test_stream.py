@@ -118,9 +118,9 @@ def run(*stages: Stage, settings: EngineSettings = SETTINGS) -> dict[str, Progre
 
 
 def test_a_row_goes_on_while_others_are_still_in_the_stage_before(root: Root) -> None:
-    add(root, [""] * 30)
+    add(root, [""] * 60)
     done = run(First(root), Second(root), Gated(root), Whole(root))
-    assert {name: progress.tally.done for name, progress in done.items()} == dict.fromkeys(done, 30)
+    assert {name: progress.tally.done for name, progress in done.items()} == dict.fromkeys(done, 60)
     told = read_diary(root)
     last_first = max(place for place, what in enumerate(told) if what.startswith("first"))
     for stage in ("second", "gated"):

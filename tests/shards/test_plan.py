@@ -54,7 +54,8 @@ def test_a_plan_does_not_depend_on_the_order_of_its_rows(lab: Lab, tmp_path: Pat
 def test_a_plan_is_what_it_always_was(lab: Lab, root: Root) -> None:
     """Shards are made again from plans, and growth goes on from them: a new version may not plan the same otherwise."""
     world(root, lab, IDS)
-    plans = b"".join(plan.model_dump_json().encode() for plan in propose(root, SETTINGS).plans)
+    found = [plan.model_copy(update={"version": 0}) for plan in propose(root, SETTINGS).plans]
+    plans = b"".join(plan.model_dump_json().encode() for plan in found)
     assert hashlib.sha256(plans).hexdigest() == "d37042fb254fcd4b2cc40fafc1001719a9f17b55d52a4521135fe3039cc64982"
 
 
