@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from sayso.engine.metrics import StageProgress
+from sayso.engine import Progress as StageProgress
 
 # A pipe or a file has no width: tables take what they need.
 _WIDE = 200

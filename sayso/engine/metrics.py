@@ -16,9 +16,9 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from sayso.engine.inputs import Tally
+from sayso.engine.lane import Progress
 
 if TYPE_CHECKING:
     from ray.util.metrics import Counter as Total
@@ -44,23 +44,6 @@ _GAUGES = {
 _SPEED_SECONDS = 10.0
 
 
-class StageProgress(Protocol):
-    """What the engine says of a stage a few times a second. All but the tally counts from the stage's begin."""
-
-    stage: str
-    tally: Tally
-    queued: int
-    in_flight: int
-    workers: int
-    settled: int
-    video_seconds: float
-    stored_bytes: int
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the stage began in this run."""
-
-
 @dataclass
 class _Published:
     """What was said of a stage before, and how it stood when it was first seen."""
@@ -82,7 +65,7 @@ class Metrics:
         self._gauges: dict[str, Gauge] = {}
         self._stages: dict[str, _Published] = {}
 
-    def publish(self, progress: StageProgress) -> None:
+    def publish(self, progress: Progress) -> None:
         """Say where a stage stands. Call it when the stage begins, then as often as it is known, and at the end."""
         tally = progress.tally
         dropped = tally.skipped.total()
@@ -136,7 +119,7 @@ class Metrics:
             self._gauges["failed"].set(failed[reason], tags)
         before.failed = Counter({reason: failed[reason] for reason in failed.keys() | before.failed.keys()})
 
-    def _gauge(self, progress: StageProgress, before: _Published) -> None:
+    def _gauge(self, progress: Progress, before: _Published) -> None:
         tags = {"run": self._run_id, "stage": progress.stage}
         values = {
             "inputs": progress.tally.total,

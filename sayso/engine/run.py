@@ -20,20 +20,20 @@ from sayso.engine.cluster import Cluster
 from sayso.engine.interrupt import Interrupts
 from sayso.engine.lane import Lane, Progress
 from sayso.engine.lease import lease
+from sayso.engine.metrics import Metrics
 from sayso.engine.settings import EngineSettings
 from sayso.root import Root
 from sayso.rows import ClassCount, Run
 from sayso.stage import Resources, Stage
 
 if TYPE_CHECKING:
-    from sayso.engine.metrics import Metrics
     from sayso.engine.pool import Event, Pool
 
 _POLL_SECONDS = 0.2
 _FIT_SECONDS = 1.0
 _FIGURES_SECONDS = 5.0
-# Commits take no more than this share of the time.
-_COMMIT_SHARE = 0.01
+# Commits take no more than this share of the time, and figures as much again.
+_COMMIT_SHARE = 0.005
 # Where workers wait for what is not committed yet, it is committed after so many seconds.
 _HUNGRY_SECONDS = 0.5
 
@@ -47,6 +47,8 @@ class Engine:
         self.root = root
         self.settings = settings
         self.run_id = run_id or new_run_id()
+        self.commit_seconds = 0.0
+        """Seconds spent in commits and in writing figures so far."""
         self._cluster = Cluster(settings)
         self._interrupts = Interrupts()
 
@@ -127,6 +129,7 @@ class _Stream:
             if not lane.begun and not began and (above_rest or not lane.stage.whole):
                 lane.begin()
                 began = True
+                self._figures.begin(lane)
                 self._watch(lane.progress)
             elif lane.begun:
                 lane.look_if_due(hungry=self._hungry)
@@ -162,7 +165,6 @@ class _Stream:
         from sayso.engine.pool import Pool
 
         self._pool = Pool({lane.stage.name: lane.stage for lane in self.lanes}, cluster, self._settings)
-        self._figures.publish_metrics()
         return self._pool
 
     def _fit(self, pool: Pool) -> None:
@@ -220,6 +222,7 @@ class _Stream:
                     for reader in self.lanes:
                         reader.stale = reader.stale or _feeds(lane.stage, reader.stage)
         self._commit_failed = False
+        self._engine.commit_seconds += self._commits.cost
 
     def _report(self) -> None:
         for lane in self.lanes:
@@ -240,6 +243,7 @@ class _Stream:
         if not self._commit_failed:
             self._commit()
             self._figures.write(self.lanes, last=True)
+        self._engine.commit_seconds += self._figures.seconds
 
 
 def _feeds(stage: Stage[Any, Any], reader: Stage[Any, Any]) -> bool:
@@ -251,20 +255,20 @@ class _Commits:
 
     def __init__(self) -> None:
         self._last = time.monotonic()
-        self._cost = 0.0
+        self.cost = 0.0
         self._began = 0.0
 
     def due(self, seconds: float, hungry: bool) -> bool:
         """Whether it is time; sooner where workers are `hungry` for what is not committed."""
         since = time.monotonic() - self._last
-        return since >= (_HUNGRY_SECONDS if hungry else max(seconds, self._cost / _COMMIT_SHARE))
+        return since >= (_HUNGRY_SECONDS if hungry else max(seconds, self.cost / _COMMIT_SHARE))
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
 
     def __exit__(self, *exception: object) -> None:
         self._last = time.monotonic()
-        self._cost = self._last - self._began
+        self.cost = self._last - self._began
 
 
 class _Figures:
@@ -275,14 +279,13 @@ class _Figures:
         self._run_id = run_id
         self._last = time.monotonic()
         self._cost = 0.0
+        self.seconds = 0.0
         self._written: set[str] = set()
-        self._metrics: Metrics | None = None
+        self._metrics = Metrics(run_id)
 
-    def publish_metrics(self) -> None:
-        """Publish metrics from now on; Ray is there."""
-        from sayso.engine.metrics import Metrics
-
-        self._metrics = Metrics(self._run_id)
+    def begin(self, lane: Lane) -> None:
+        """Note where a stage stands when it begins: what is counted from now on is this run's."""
+        self._metrics.publish(lane.progress)
 
     def write_if_due(self, lanes: Sequence[Lane]) -> None:
         """Write figures if it is time to."""
@@ -293,15 +296,15 @@ class _Figures:
         """Write the figures of stages at work, and once more those of each that came to rest."""
         began = time.monotonic()
         due = [lane.progress for lane in lanes if lane.begun and lane.stage.name not in self._written]
-        if self._metrics:
-            for progress in due:
-                self._metrics.publish(progress)
+        for progress in due:
+            self._metrics.publish(progress)
         marks = {MADE_BY: "engine", MADE_FROM: self._run_id}
         rows = [_figures(self._run_id, progress, last) for progress in due if progress.settled or progress.queued]
         self._table.append([{**row.model_dump(), **marks} for row in rows])
         self._written = {lane.stage.name for lane in lanes if lane.progress.finished}
         self._last = time.monotonic()
         self._cost = self._last - began
+        self.seconds += self._cost
 
 
 def _figures(run_id: str, progress: Progress, last: bool) -> Run:
