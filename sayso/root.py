@@ -7,6 +7,7 @@ import uuid
 from typing import Any, TypeVar
 
 from sayso.errors import RootError
+from sayso.remote import PATIENCE, Patience, table_options
 from sayso.rows import Row
 from sayso.storage import Storage
 from sayso.tables import Table
@@ -20,8 +21,8 @@ _FORMAT = 1
 class Root:
     """A dataset under one URL. Cheap to make and to pickle."""
 
-    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
-        self.storage = Storage(url, options)
+    def __init__(self, url: str, options: dict[str, Any] | None = None, patience: Patience = PATIENCE) -> None:
+        self.storage = Storage(url, options, patience)
 
     @property
     def url(self) -> str:
@@ -35,7 +36,7 @@ class Root:
     def _table_options(self) -> dict[str, str]:
         if self.storage.is_local:
             return {}
-        return {"conditional_put": "etag"}
+        return table_options(self.storage.options, self.storage.patience)
 
     def create(self) -> Root:
         """Make the root if it is not there, and prove that it can be written. RootError where it cannot."""

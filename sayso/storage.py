@@ -1,43 +1,67 @@
 """Objects under a root URL, through fsspec: a local folder, s3://bucket/prefix, anything fsspec knows.
 
 An object appears under its key whole or not at all: locally it is written beside its place, synced and moved;
-object stores show an upload only once it is complete.
+object stores show an upload only once it is complete. A remote store that fails is asked again for a while
+(sayso/remote.py); locally nothing is tried twice.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import get_protocol
 
 from sayso.errors import CorruptObject, NoSpace
+from sayso.remote import PATIENCE, Patience, persist
 from sayso.rows import StoredObject
+from sayso.s3 import Upload, s3_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+T = TypeVar("T")
 
 _CHUNK_BYTES = 1 << 20
+# One request for so much of a remote object that is read in order.
+_RANGE_BYTES = 8 << 20
 PARTIAL = ".partial-"
 
 
 class Storage:
-    """The objects of a root. Cheap to make and to pickle; opens its file system when first used."""
+    """The objects of a root. Cheap to make and to pickle; opens its file system when first used.
 
-    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
+    Of a remote store, every call may raise StorageError (it failed for as long as `patience` holds) and RootError
+    (it refuses us: the message has the fix).
+    """
+
+    def __init__(self, url: str, options: dict[str, Any] | None = None, patience: Patience = PATIENCE) -> None:
         self.url = url.rstrip("/")
         self.options = options or {}
-        self.fs, self.base = fsspec.url_to_fs(self.url, **self.options)
+        self.patience = patience
+        self._is_s3 = get_protocol(self.url) in ("s3", "s3a")
+        options = s3_options(self.options, patience) if self._is_s3 else self.options
+        self.fs, self.base = fsspec.url_to_fs(self.url, **options)
+        if self._is_s3:
+            self.fs.retries = 1  # botocore and `persist` try again
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
-    def __reduce__(self) -> tuple[type[Storage], tuple[str, dict[str, Any]]]:
-        return Storage, (self.url, self.options)
+    def __reduce__(self) -> tuple[type[Storage], tuple[str, dict[str, Any], Patience]]:
+        return Storage, (self.url, self.options, self.patience)
+
+    def _call(self, key: str, call: Callable[[], T]) -> T:
+        return call() if self.is_local else persist(call, f"{self.url}/{key}", self.patience)
 
     def path(self, key: str) -> str:
         """The full path of a key inside the file system. Keys are relative and never climb."""
@@ -47,25 +71,31 @@ class Storage:
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under this key."""
-        return bool(self.fs.exists(self.path(key)))
+        try:
+            self._call(key, lambda: self.fs.info(self.path(key)))
+        except FileNotFoundError:
+            return False
+        return True
 
     def size(self, key: str) -> int:
         """Bytes of an object; FileNotFoundError where there is none."""
-        return int(self.fs.size(self.path(key)))
+        return int(self._call(key, lambda: self.fs.size(self.path(key))))
 
     def list(self, prefix: str) -> list[str]:
         """All keys under a prefix, sorted; half-written ones left out."""
-        found = self.fs.find(self.path(prefix))
+        found = self._call(prefix, lambda: self.fs.find(self.path(prefix)))
         keys = (str(path)[len(self.base) + 1 :] for path in found)
         return sorted(key for key in keys if PARTIAL not in key)
 
     def open(self, key: str) -> BinaryIO:
         """An object opened for reading."""
-        return cast(BinaryIO, self.fs.open(self.path(key), "rb"))
+        if self.is_local:
+            return cast(BinaryIO, self.fs.open(self.path(key), "rb"))
+        return cast(BinaryIO, io.BufferedReader(_RemoteFile(self, key), _RANGE_BYTES))
 
     def read(self, key: str, start: int | None = None, end: int | None = None) -> bytes:
         """The bytes [start, end) of an object."""
-        return bytes(self.fs.cat_file(self.path(key), start=start, end=end))
+        return bytes(self._call(key, lambda: self.fs.cat_file(self.path(key), start=start, end=end)))
 
     def put_file(self, source: Path, key: str) -> StoredObject:
         """Publish a local file under a key, replacing what is there; returns what was stored.
@@ -76,8 +106,10 @@ class Storage:
         with no_space_named(self.url):
             if self.is_local:
                 self._put_local(source, Path(self.path(key)))
+            elif self._is_s3:
+                Upload(self.fs, self.path(key), self.patience).put(source)
             else:
-                self.fs.put_file(str(source), self.path(key))
+                self._call(key, lambda: self.fs.put_file(str(source), self.path(key)))
         return StoredObject(key=key, sha256=digest, bytes=size)
 
     def put_bytes(self, data: bytes, key: str) -> StoredObject:
@@ -103,7 +135,7 @@ class Storage:
     def remove(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
         with suppress(FileNotFoundError):
-            self.fs.rm_file(self.path(key))
+            self._call(key, lambda: self.fs.rm_file(self.path(key)))
 
     @contextmanager
     def local(self, key: str) -> Iterator[Path]:
@@ -116,7 +148,8 @@ class Storage:
             return
         with tempfile.TemporaryDirectory(prefix="sayso-") as folder:
             path = Path(folder) / Path(key).name
-            self.fs.get_file(self.path(key), str(path))
+            with self.open(key) as remote, path.open("wb") as file, no_space_named(folder):
+                shutil.copyfileobj(remote, file, _CHUNK_BYTES)
             yield path
 
     def check(self, expected: StoredObject) -> None:
@@ -131,6 +164,37 @@ class Storage:
             digest = hash_stream(file)
         if digest != expected.sha256:
             raise CorruptObject(f"{expected.key}: SHA-256 is {digest[:12]}…, its row says {expected.sha256[:12]}…")
+
+
+class _RemoteFile(io.RawIOBase):
+    """A remote object, read by ranges: a read that fails is tried again without what was read before."""
+
+    def __init__(self, storage: Storage, key: str) -> None:
+        self._storage, self._key = storage, key
+        self._size, self._at = storage.size(key), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer)
+        end = min(self._at + len(view), self._size)
+        if end <= self._at:
+            return 0
+        data = self._storage.read(self._key, self._at, end)
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def hash_stream(file: BinaryIO) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from demo.truth import Said, Seen, VideoSummary, VideoTruth, Word, World
 from sayso.root import Root
+from tests.seaweed import SeaweedFS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAYSO = Path(sys.executable).with_name("sayso")
@@ -41,6 +44,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def root(tmp_path: Path) -> Root:
     """A fresh dataset root in a local folder."""
     return Root(str(tmp_path / "root")).create()
+
+
+class S3:
+    """A running S3 server with one bucket."""
+
+    def __init__(self, server: SeaweedFS) -> None:
+        self.server = server
+        self._numbers = itertools.count(1)
+
+    def url(self, name: str) -> str:
+        """The URL of a root that nobody has used yet."""
+        return f"{self.server.bucket('sayso')}/{name}-{next(self._numbers)}"
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A real S3 server, whose address and keys stand in the environment from here on to the end of the session."""
+    with SeaweedFS(tmp_path_factory.mktemp("s3") / "server") as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield S3(server)
 
 
 @pytest.fixture(scope="session")

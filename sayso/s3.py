@@ -1,0 +1,101 @@
+"""What S3 needs beyond fsspec's calls: time-outs that hold, and uploads in parts of which each is tried again.
+
+s3fs alone waits without end where a server takes a connection and hangs before it asks for the body ("Expect:
+100-continue"), and starts a large upload from its beginning where one part fails.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sayso.errors import SaysoError, StorageError
+from sayso.remote import Patience, persist
+
+_PART_BYTES = 8 << 20
+# So often an upload that somebody else aborted is begun anew.
+_UPLOADS = 5
+# Who sends less than this much in a second is taken for hanging.
+_SLOWEST_BYTES = 1 << 20
+
+
+def s3_options(options: dict[str, Any], patience: Patience) -> dict[str, Any]:
+    """s3fs's options: a hung server is noticed in seconds, and a request is sent twice at most.
+
+    Everything beyond that is tried again by `persist`, so that waits do not multiply.
+    """
+    config = {
+        "connect_timeout": patience.connect_timeout,
+        "read_timeout": patience.read_timeout,
+        "retries": {"mode": "standard", "total_max_attempts": 2},
+        **options.get("config_kwargs", {}),
+    }
+    # Listings are not kept: other processes write too. With one at a time, a read is one request and not two.
+    return {"use_listings_cache": False, "max_concurrency": 1, **options, "config_kwargs": config}
+
+
+class Upload:
+    """Uploads of local files to one path of S3, in one request or in parts; they show whole once they are done."""
+
+    def __init__(self, fs: Any, path: str, patience: Patience) -> None:
+        self.fs, self.path, self.patience = fs, path, patience
+        bucket, key, _ = fs.split_path(path)
+        self.place = {"Bucket": bucket, "Key": key}
+
+    def put(self, source: Path) -> None:
+        """Upload a file, replacing what is there. A failed one leaves nothing under the key."""
+        if source.stat().st_size <= 2 * _PART_BYTES:
+            self._call("put_object", Body=source.read_bytes())
+            return
+        for _ in range(_UPLOADS):
+            with suppress(FileNotFoundError):  # somebody took our upload for a dead one
+                self._put_parts(source)
+                return
+        raise StorageError(f"s3://{self.path}: uploads of it are aborted by somebody else; run the same command again")
+
+    def _put_parts(self, source: Path) -> None:
+        try:
+            upload = {"UploadId": self._call("create_multipart_upload")["UploadId"]}
+            with source.open("rb") as file:
+                parts = self._send_parts(file, upload)
+            self._complete(upload, parts, source.stat().st_size)
+        finally:
+            self._abort_begun()
+
+    def _send_parts(self, file: BinaryIO, upload: dict[str, str]) -> list[dict[str, Any]]:
+        parts: list[dict[str, Any]] = []
+        while body := file.read(_PART_BYTES):
+            number = len(parts) + 1
+            sent = self._call("upload_part", **upload, PartNumber=number, Body=body)
+            parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+        return parts
+
+    def _complete(self, upload: dict[str, str], parts: list[dict[str, Any]], size: int) -> None:
+        try:
+            self._call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
+        except FileNotFoundError:
+            # Completed by an earlier attempt, of which the answer was lost? Then it is there.
+            if self._call("head_object")["ContentLength"] != size:
+                raise
+
+    def _abort_begun(self) -> None:
+        """Throw away what is left of uploads to this key, where the store answers.
+
+        Ours if it failed, those whose begin was never answered, and those of killed workers. Another writer that is
+        still at it writes the same bytes, and begins anew. What is missed, the bucket's life-cycle rule clears.
+        """
+        short = Upload(self.fs, self.path, replace(self.patience, seconds=min(5.0, self.patience.seconds)))
+        with suppress(SaysoError, FileNotFoundError):
+            found = short._call("list_multipart_uploads", Prefix=self.place["Key"])
+            for begun in found.get("Uploads", []):
+                if begun["Key"] == self.place["Key"]:
+                    short._call("abort_multipart_upload", UploadId=begun["UploadId"])
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        limit = 2 * self.patience.read_timeout + len(arguments.get("Body", b"")) / _SLOWEST_BYTES
+        call = self.fs.call_s3
+        return persist(
+            lambda: call(method, **self.place, **arguments, timeout=limit), f"s3://{self.path}", self.patience
+        )
