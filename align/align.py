@@ -2,12 +2,13 @@
 
     VideoText -> the transcripts to trust -> sentences -> filters -> narrations
 
-A pure function of its row: neither the order of transcripts nor of their spans matters.
+A pure function of its row: neither the order of transcripts nor of their spans matters, nor what other videos there
+are. That a video is a copy of another is seen where shards are planned (shards/plan.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -52,22 +53,22 @@ class AlignSettings(Settings):
 class Align(Stage[VideoText, Narration]):
     """Makes the narrations of a video, dropped ones too.
 
-    Skip: no_video (sound only), duplicate (a video with a smaller id has the same bytes), no_speech (nothing is
-    said), wrong_language (nothing in a wanted language), low_confidence (the whole text is junk).
+    Skip: no_video (sound only), no_speech (nothing is said), wrong_language (nothing in a wanted language),
+    low_confidence (the whole text is junk).
     """
 
     name: ClassVar[str] = "align"
     reads: ClassVar[type[Row]] = Media
     writes: ClassVar[type[Row]] = Narration
-    after: ClassVar[tuple[str, ...]] = ("transcribe", "captions")
+    after: ClassVar[Mapping[str, type[Row]]] = {"transcribe": Transcript, "captions": Transcript}
 
     def __init__(self, root: Root, settings: AlignSettings | None = None) -> None:
         super().__init__(root)
         self.settings = settings or AlignSettings()
 
-    def inputs(self) -> Iterator[VideoText]:
-        """Each fetched video with all of its transcripts."""
-        return gather(self.root)
+    def inputs(self, keys: Collection[str]) -> Iterator[VideoText]:
+        """These videos, each with all of its transcripts."""
+        return gather(self.root, keys)
 
     def video_seconds(self, row: VideoText, made: Sequence[Narration]) -> float:
         """The video's duration."""
@@ -82,8 +83,6 @@ def narrations(row: VideoText, settings: AlignSettings) -> list[Narration]:
     """The narrations of a video, kept or with a reason; Skip where there can be none."""
     if row.media.width == 0:
         raise Skip("no_video", "sound only")
-    if row.duplicate_of is not None:
-        raise Skip("duplicate", f"same bytes as {row.duplicate_of}")
     context = _context(row.media, settings)
     chosen = choose(row.transcripts, context, settings)
     return [made for transcript, said in chosen for made in _narrations(transcript, said, context)]

@@ -4,7 +4,6 @@ A person gives a folder or a file of media, a list of URLs, a feed, a page or pl
 out which, yields its videos once each, and `record` adds those that the table does not have.
 """
 
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from sayso.config import Settings
 from sayso.errors import InputError, Retry, RowError, WorkFailed
 from sayso.root import Root
 from sayso.rows import Video
-from sayso.tables import CommitId
 
 _FEED_BYTES = 32 << 20
 _COMMIT_ROWS = 10_000
@@ -61,18 +59,18 @@ def discover(
 def record(root: Root, videos: Iterable[Video]) -> Recorded:
     """Add the videos that the table does not have yet; rows that are there stay as they are.
 
-    Commits once `videos` has been read to its end, so an error in a source adds nothing. Two of these at the same
-    time may add a video twice.
+    Commits once `videos` has been read to its end, so an error in a source adds nothing. Of two of these at the same
+    time the second to commit raises RootBusy, as it cannot know what the first has added.
     """
     table = root.table(Video)
-    known = set(table.read(["video_id"])["video_id"].to_pylist())
+    writer = table.writer("discover")  # opened before the look at what is there, so that it stands on no later version
+    known = set(table.keys().to_pylist())
     found = list(videos)
     new = [video for video in found if video.video_id not in known]
-    run = f"discover-{uuid.uuid4().hex}"
-    for number, start in enumerate(range(0, len(new), _COMMIT_ROWS), start=1):
+    for start in range(0, len(new), _COMMIT_ROWS):
         rows = new[start : start + _COMMIT_ROWS]
         records = [{**row.model_dump(), MADE_BY: "discover", MADE_FROM: row.found_by} for row in rows]
-        table.append(records, CommitId(run, number))
+        writer.append(records)
     return Recorded(new=len(new), known=len(found) - len(new))
 
 

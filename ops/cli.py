@@ -45,6 +45,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout."
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration and what would be done; do nothing.")
 ]
+StageOption = Annotated[str | None, typer.Option("--stage", help="Only this stage.")]
+ClassOption = Annotated[
+    list[str] | None, typer.Option("--class", help="Only this class of failures; may be given several times.")
+]
+KindOption = Annotated[
+    list[str] | None,
+    typer.Option("--kind", help="Only skip, retry, permanent, poison or bug; may be given several times."),
+]
 
 
 @app.command()
@@ -202,14 +210,28 @@ def demo_command(
 
 
 @app.command(name="status")
-def status_command(root: RootOption, json: JsonOption = False) -> None:
-    """Where a data set stands, a stage: total, done, dropped by reason, failed by class."""
+def status_command(
+    root: RootOption,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, with speeds, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 2.0,
+    json: JsonOption = False,
+) -> None:
+    """Where a data set stands, a stage: total, done, dropped by reason, failed by class.
+
+    With --watch also whether a run is alive, its queue, workers, speeds over the last minute and the time left; with
+    --json then one object a line.
+    """
+    from ops import watch as live
     from ops.pipeline import stages_of
     from ops.status import show_status, status
     from sayso.root import Root
 
     opened = Root(root).open()
-    found = status(opened, stages_of(opened))
+    stages = stages_of(opened)
+    if watch:
+        live.watch(opened, stages, every, as_json=json)
+        return
+    found = status(opened, stages)
     if json:
         show.as_json(found.model_dump())
     else:
@@ -219,7 +241,10 @@ def status_command(root: RootOption, json: JsonOption = False) -> None:
 @app.command(name="failures")
 def failures_command(
     root: RootOption,
-    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    stage: StageOption = None,
+    classes: ClassOption = None,
+    kinds: KindOption = None,
+    examples: Annotated[int, typer.Option(min=0, help="Examples of each class.")] = 3,
     json: JsonOption = False,
 ) -> None:
     """What was dropped or could not be done, by stage and class, with examples."""
@@ -228,16 +253,42 @@ def failures_command(
     from sayso.root import Root
 
     opened = Root(root).open()
-    stages = stages_of(opened)
-    names = ["discover", *(each.name for each in stages)]
-    if stage and stage not in names:
-        raise UserError(f"--stage {stage}: no such stage (there are {', '.join(names)})")
-    done = {each.name: opened.table(each.writes).made_from(each.name) for each in stages}
-    classes = failures(opened, [stage] if stage else names, done)
+    found = failures(opened, stages_of(opened), stage, kinds=kinds or [], reasons=classes or [], examples=examples)
     if json:
-        show.as_json([group.model_dump() for group in classes])
+        show.as_json([group.model_dump() for group in found])
     else:
-        show_failures(classes)
+        show_failures(found)
+
+
+@app.command(name="retry")
+def retry_command(
+    root: RootOption,
+    stage: StageOption = None,
+    classes: ClassOption = None,
+    kinds: KindOption = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Only this row; may be given several times.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be tried again; do nothing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make failed rows pending again, also those that would wait or would never be tried: the next run tries them.
+
+    Dropped rows (kind skip) only where a class, a kind or an id names them. A run that works on the stage meanwhile
+    is not disturbed, and leaves them to the run after it.
+
+    Example: sayso retry --root ./data --stage fetch --class http_429
+    """
+    from ops.pipeline import stages_of
+    from ops.retry import retry, show_asked
+    from sayso.root import Root
+
+    opened = Root(root).open()
+    asked = retry(
+        opened, stages_of(opened), stage, kinds=kinds or [], reasons=classes or [], ids=ids or [], dry_run=dry_run
+    )
+    if json:
+        show.as_json([each.model_dump() for each in asked])
+    else:
+        show_asked(asked, dry_run=dry_run)
 
 
 @app.command()

@@ -23,15 +23,13 @@ from ops.show import Bars
 from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.config import Settings, load, validate
 from sayso.engine import Engine, EngineSettings
-from sayso.engine.ledger import stage_tally
-from sayso.engine.run import new_run_id
+from sayso.engine.inputs import stage_tally
+from sayso.engine.lease import lease
 from sayso.errors import InputError
 from sayso.root import Root
-from sayso.rows import Run, Shard, Video
+from sayso.rows import Run, Video
 from sayso.stage import Stage
-from sayso.tables import CommitId
-from shards.manifest import publish_manifest
-from shards.plan import ShardSettings, plan_export, propose
+from shards.plan import ShardSettings, propose
 from shards.stage import MakeShards
 
 # The configuration of the newest run, kept in the root: status and replay read it.
@@ -71,7 +69,7 @@ def stages_of(root: Root, pipeline: Pipeline | None = None) -> list[Stage[Any, A
         Transcribe(root, pipeline.transcribe),
         Captions(root, pipeline.captions),
         Align(root, pipeline.align),
-        MakeShards(root, pipeline.shard.export),
+        MakeShards(root, pipeline.shard),
     ]
 
 
@@ -85,21 +83,19 @@ def recorded(root: Root, overrides: Sequence[str] = ()) -> Pipeline:
 
 
 def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bars: Bars) -> list[Stage[Any, Any]]:
-    """Run all stages, or only those named, each over what is pending; returns all stages.
+    """Run all stages as a stream, or only those named, over what is pending; returns all stages.
 
     Raises what stops a run; everything settled before that is kept, and the same call goes on from there.
     """
-    run_id = new_run_id()
     stages = stages_of(root, pipeline)
-    resolved = yaml.safe_dump(pipeline.model_dump(mode="json", exclude=_NOT_KEPT), sort_keys=False).encode()
-    root.storage.put_bytes(resolved, CONFIG_KEY)
-    root.storage.put_bytes(resolved, f"runs/{run_id}.yaml")
-    if only is None or "discover" in only:
-        _discover(root, pipeline, run_id, bars)
-    with Engine(root, pipeline.engine, run_id) as engine:
-        for stage in stages:
-            if only is None or stage.name in only:
-                _run_stage(engine, stage, pipeline, bars)
+    with Engine(root, pipeline.engine) as engine:
+        resolved = yaml.safe_dump(pipeline.model_dump(mode="json", exclude=_NOT_KEPT), sort_keys=False).encode()
+        root.storage.put_bytes(resolved, CONFIG_KEY)
+        root.storage.put_bytes(resolved, f"runs/{engine.run_id}.yaml")
+        if only is None or "discover" in only:
+            with lease(root, engine.run_id, ["discover"], engine.pause):
+                _discover(root, pipeline, engine.run_id, bars)
+        engine.run([stage for stage in stages if only is None or stage.name in only], bars.watch)
     return stages
 
 
@@ -120,16 +116,7 @@ def _discover(root: Root, pipeline: Pipeline, run_id: str, bars: Bars) -> None:
         bytes_per_second=0.0, finished=True,
     )  # fmt: skip
     marks = {MADE_BY: "discover", MADE_FROM: run_id}
-    root.table(Run).append([{**figures.model_dump(), **marks}], CommitId(f"{run_id}/discover", 0))
-
-
-def _run_stage(engine: Engine, stage: Stage[Any, Any], pipeline: Pipeline, bars: Bars) -> None:
-    root, sharding = engine.root, isinstance(stage, MakeShards)
-    if sharding:
-        plan_export(root, pipeline.shard)
-    bars.ended(engine.run(stage, bars.watch))
-    if sharding and root.table(Shard).made_from(stage.name):
-        publish_manifest(root, pipeline.shard.export)
+    root.table(Run).append([{**figures.model_dump(), **marks}])
 
 
 def describe(pipeline: Pipeline, url: str, only: Sequence[str] | None) -> dict[str, Any]:

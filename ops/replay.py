@@ -19,7 +19,7 @@ def replay(stages: Sequence[Stage[Any, Any]], name: str, row_id: str) -> dict[st
     stage = next((stage for stage in stages if stage.name == name), None)
     if stage is None:
         raise InputError(f"no stage {name}; there are {', '.join(stage.name for stage in stages)}")
-    row = next((row for row in stage.inputs() if stage.key(row) == row_id), None)
+    row = next(iter(stage.inputs([row_id])), None)
     if row is None:
         raise InputError(f"{name} has no input {row_id}; `sayso failures` shows the ids of those that failed")
     stage.open()

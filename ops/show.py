@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from sayso.engine import Progress as StageProgress
+from sayso.engine.metrics import StageProgress
 
 # A pipe or a file has no width: tables take what they need.
 _WIDE = 200
+# Time left is forecast from the speed of the last minute, noted once a second.
+_SPEED_SECONDS = 60.0
+_SPEED_STEP = 1.0
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
 err = Console(stderr=True, soft_wrap=True)
 
@@ -53,8 +57,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
 
 
+def seconds_left(pending: int, rows_per_second: float) -> float | None:
+    """How long the pending rows take at this speed; None where nothing moves."""
+    if not pending:
+        return 0.0
+    return pending / rows_per_second if rows_per_second > 0 else None
+
+
 class Bars:
-    """A progress bar a stage, on stderr. Where stderr is no terminal, one line when a stage ends."""
+    """A progress bar a stage, on stderr, all at once. Where stderr is no terminal, one line when a stage ends."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -62,11 +73,12 @@ class Bars:
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TextColumn("{task.fields[facts]}"),
-            TimeRemainingColumn(compact=True),
             console=err,
             disable=not err.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._speeds: dict[str, _Speed] = {}
+        self._said: dict[str, str] = {}
 
     def watch(self, progress: StageProgress) -> None:
         """Show where a stage stands."""
@@ -74,17 +86,24 @@ class Bars:
         settled = tally.done + tally.skipped.total() + tally.failed.total()
         if progress.stage not in self._tasks:
             self._tasks[progress.stage] = self._progress.add_task(progress.stage, total=tally.total, facts="")
+            self._speeds[progress.stage] = _Speed()
+        # Rich's own forecast begins anew whenever the total grows, which it does as long as an earlier stage works.
+        left = seconds_left(tally.pending, self._speeds[progress.stage].after(progress.elapsed, progress.settled))
+        facts = [stage_facts(progress), f"{duration(left)} left" if left else ""]
         self._progress.update(
-            self._tasks[progress.stage], completed=settled, total=tally.total, facts=stage_facts(progress)
+            self._tasks[progress.stage], completed=settled, total=tally.total, facts=", ".join(filter(None, facts))
         )
 
-    def ended(self, progress: StageProgress) -> None:
-        """Show a stage's last figures."""
-        self.watch(progress)
+        if progress.finished:
+            self._ended(progress)
+
+    def _ended(self, progress: StageProgress) -> None:
         self._progress.stop_task(self._tasks[progress.stage])
-        if not err.is_terminal:
-            done = f"{progress.tally.done} of {progress.tally.total} done"
-            err.print(f"{progress.stage}: {', '.join(filter(None, (done, stage_facts(progress))))}")
+        done = f"{progress.tally.done} of {progress.tally.total} done"
+        line = f"{progress.stage}: {', '.join(filter(None, (done, stage_facts(progress))))}"
+        if not err.is_terminal and self._said.get(progress.stage) != line:
+            self._said[progress.stage] = line
+            err.print(line)
 
     def say(self, text: str) -> None:
         """A line among the bars."""
@@ -108,10 +127,32 @@ def counter(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+class _Speed:
+    """Rows a second over the last minute."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque([(0.0, 0)])
+
+    def after(self, elapsed: float, rows: int) -> float:
+        """The speed now that `rows` are settled after `elapsed` seconds."""
+        if elapsed >= self._seen[-1][0] + _SPEED_STEP:
+            self._seen.append((elapsed, rows))
+        while len(self._seen) > 2 and elapsed - self._seen[1][0] >= _SPEED_SECONDS:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (rows - before) / (elapsed - since) if elapsed > since else 0.0
+
+
 def stage_facts(progress: StageProgress) -> str:
-    """Drops, failures and speed of a stage in a few words."""
+    """Queue, drops, failures and speed of a stage in a few words."""
     tally = progress.tally
     facts = []
+    if progress.in_flight:
+        facts.append(f"in flight {progress.in_flight}")
+    if progress.queued:
+        facts.append(f"queue {progress.queued}")
+    if progress.gated:
+        facts.append(f"waiting for earlier stages {progress.gated}")
     if tally.skipped:
         facts.append(f"dropped {tally.skipped.total()}")
     if tally.failed:

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from ops import show
-from sayso.engine.ledger import newest_failures, stage_tally
+from sayso.engine.failures import newest_failures
+from sayso.engine.inputs import stage_tally
 from sayso.root import Root
-from sayso.rows import Narration, Run, Video
+from sayso.sql import Sql
 from sayso.stage import Stage
 
 
@@ -46,24 +46,23 @@ class Status(BaseModel):
 
 
 def status(root: Root, stages: Sequence[Stage[Any, Any]]) -> Status:
-    """Count what the tables say. Reads tables only; nothing is started."""
-    times = _times(root)
-    found = [_discover_status(root, times), *(_stage_status(root, stage, times) for stage in stages)]
-    return Status(root=root.url, stages=found, narrations=_narrations(root))
+    """Count what the tables say, at one moment. Nothing is started, and no row becomes an object."""
+    sql = Sql(root)
+    times = _times(sql)
+    found = [_discover_status(root, sql, times), *(_stage_status(root, stage, sql, times) for stage in stages)]
+    return Status(root=root.url, stages=found, narrations=_narrations(sql))
 
 
-def _discover_status(root: Root, times: dict[str, tuple[float, float]]) -> StageStatus:
-    videos = root.table(Video).read(["video_id"]).num_rows
-    failed = Counter(failure.reason for failure in newest_failures(root, "discover").values())
-    total = videos + failed.total()
+def _discover_status(root: Root, sql: Sql, times: dict[str, tuple[float, float]]) -> StageStatus:
+    videos = sql.number("SELECT count(*) FROM videos")
+    failed = Counter(newest_failures(root, "discover")["reason"].to_pylist())
     seconds, _ = times.get("discover", (0.0, 0.0))
-    return StageStatus(
-        name="discover", total=total, done=videos, pending=0, skipped={}, failed=dict(failed), seconds=seconds
-    )
+    total = videos + failed.total()
+    return StageStatus(name="discover", total=total, done=videos, pending=0, skipped={}, failed=failed, seconds=seconds)
 
 
-def _stage_status(root: Root, stage: Stage[Any, Any], times: dict[str, tuple[float, float]]) -> StageStatus:
-    tally = stage_tally(root, stage)
+def _stage_status(root: Root, stage: Stage[Any, Any], sql: Sql, times: dict[str, tuple[float, float]]) -> StageStatus:
+    tally = stage_tally(root, stage, sql)
     seconds, video_seconds = times.get(stage.name, (0.0, 0.0))
     return StageStatus(
         name=stage.name,
@@ -78,25 +77,21 @@ def _stage_status(root: Root, stage: Stage[Any, Any], times: dict[str, tuple[flo
     )
 
 
-def _times(root: Root) -> dict[str, tuple[float, float]]:
-    """Wall seconds and video seconds of each stage, added up over its runs."""
-    last: dict[tuple[str, str], Run] = {}
-    for run in root.table(Run).rows():
-        known = last.get((run.run_id, run.stage))
-        if known is None or run.elapsed > known.elapsed:
-            last[run.run_id, run.stage] = run
-    sums: dict[str, tuple[float, float]] = {}
-    for run in last.values():
-        seconds, video_seconds = sums.get(run.stage, (0.0, 0.0))
-        sums[run.stage] = (seconds + run.elapsed, video_seconds + run.video_seconds)
-    return sums
+def _times(sql: Sql) -> dict[str, tuple[float, float]]:
+    """Wall seconds and video seconds of each stage, added up over its runs: both only grow while a run lasts."""
+    sums = sql.ask("""
+        SELECT stage, sum(seconds) AS seconds, sum(video_seconds) AS video_seconds FROM (
+            SELECT run_id, stage, max(elapsed) AS seconds, max(video_seconds) AS video_seconds
+            FROM runs GROUP BY run_id, stage
+        ) GROUP BY stage
+    """)
+    return {row["stage"]: (row["seconds"], row["video_seconds"]) for row in sums.to_pylist()}
 
 
-def _narrations(root: Root) -> NarrationStatus:
-    table = root.table(Narration).read(["kept", "reason"])
-    kept = pc.sum(table["kept"]).as_py() or 0
-    dropped = Counter(table.filter(pc.invert(table["kept"]))["reason"].to_pylist())
-    return NarrationStatus(kept=kept, dropped=dict(dropped))
+def _narrations(sql: Sql) -> NarrationStatus:
+    groups = sql.ask("SELECT kept, reason, count(*) AS n FROM narrations GROUP BY kept, reason").to_pylist()
+    kept = sum(group["n"] for group in groups if group["kept"])
+    return NarrationStatus(kept=kept, dropped={group["reason"]: group["n"] for group in groups if not group["kept"]})
 
 
 def show_status(found: Status) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import pyarrow as pa
-from deltalake.exceptions import DeltaError
 from pydantic import BaseModel
 
-from sayso.errors import CorruptObject
+from sayso.errors import CorruptObject, StorageError
 from sayso.root import Root
 from sayso.rows import TABLES, StoredObject
 
@@ -45,8 +43,8 @@ def verify(root: Root, watch: Callable[[int, int], None] = lambda done, total: N
             for row in table.rows():
                 rows += 1
                 expected.update((item.key, item) for item in row.objects())
-        except (pa.ArrowException, DeltaError, OSError) as error:
-            problems.append(f"tables/{model.table}: {' '.join(str(error).split())}")
+        except StorageError as error:
+            problems.append(str(error).removeprefix(f"{root.url}/"))
     done = 0
     with ThreadPoolExecutor(_READERS) as readers:
         for problem in readers.map(lambda item: _problem(root, item), expected.values()):

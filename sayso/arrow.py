@@ -61,12 +61,55 @@ def schema(model: type[Row]) -> pa.Schema:
 
 
 def to_arrow(model: type[Row], records: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Records (dumped rows with their marks) as an Arrow table of the model's schema."""
-    return pa.Table.from_pylist(list(records), schema=schema(model))
+    """Records (dumped rows with their marks) as an Arrow table of the model's schema; ValueError where one is not."""
+    table = pa.Table.from_pylist(list(records), schema=schema(model))
+    for field, column in zip(table.schema, table.columns, strict=True):
+        _check_nulls(field, column.combine_chunks(), field.name)
+    return table
 
 
-def from_arrow(model: type[R], table: pa.Table) -> Iterator[R]:
-    """The rows of an Arrow table that has the model's columns."""
+def _check_nulls(field: pa.Field, values: pa.Array, path: str) -> None:
+    if values.null_count and not field.nullable:
+        raise ValueError(f"{path} is None in {values.null_count} rows, and may not be")
+    if pa.types.is_list(field.type):
+        _check_nulls(field.type.value_field.with_nullable(True), values.flatten(), path)
+    elif pa.types.is_struct(field.type):
+        given = values.drop_null()
+        for place, inner in enumerate(field.type):
+            _check_nulls(inner, given.field(place), f"{path}.{inner.name}")
+
+
+def from_arrow(model: type[R], rows: pa.Table | pa.RecordBatch) -> Iterator[R]:
+    """The rows of an Arrow table or batch that has the model's columns."""
     names = list(model.model_fields)
-    for record in table.select(names).to_pylist():
+    for record in rows.select(names).to_pylist():
         yield model.model_validate(record)
+
+
+def fitted(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    """A batch with the wanted columns in their types; those that it lacks are null."""
+    there = set(batch.schema.names)
+    columns = [
+        batch[field.name].cast(field.type) if field.name in there else pa.nulls(batch.num_rows, field.type)
+        for field in wanted
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=wanted)
+
+
+def missing(wanted: Iterable[pa.Field], there: Iterable[pa.Field], within: str = "") -> dict[str, bool]:
+    """The wanted columns, and parts of columns, that are not there, each with whether it may be null."""
+    found = {field.name: field for field in there}
+    lacking: dict[str, bool] = {}
+    for field in wanted:
+        path = f"{within}{field.name}"
+        if field.name in found:
+            lacking |= missing(_parts(field.type), _parts(found[field.name].type), f"{path}.")
+        else:
+            lacking[path] = field.nullable
+    return lacking
+
+
+def _parts(kind: pa.DataType) -> list[pa.Field]:
+    if pa.types.is_list(kind):
+        return _parts(kind.value_type)
+    return list(kind) if pa.types.is_struct(kind) else []

@@ -52,14 +52,14 @@ class Stage(ABC, Generic[In, Out]):
         """What is to be done on the driver once nothing is left to do."""
         return
 
-    def input_keys(self) -> pa.StringArray:
+    def input_keys(self) -> pa.LargeStringArray:
         """The keys of all inputs, each once, read without the rows: those of `reads` unless a stage says otherwise."""
         return self.root.table(self.reads).keys()
 
     def inputs(self, keys: Collection[str]) -> Iterator[In]:
         """The inputs with these keys, in no order; keys that there are no rows for are left out."""
         assert len(self.reads.key_columns) == 1, f"{self.name}: say how the inputs of several key columns are read"
-        return self.root.table(self.reads).rows(**{self.reads.key_columns[0]: keys})  # type: ignore[return-value]  # reads is type[In], which ClassVar cannot say
+        return self.root.table(self.reads).rows(None, **{self.reads.key_columns[0]: keys})  # type: ignore[return-value]  # reads is type[In], which ClassVar cannot say
 
     def key(self, row: In) -> str:
         """The name of an input row in ledgers: what is done, failed or replayed."""

@@ -1,32 +1,33 @@
-"""A Delta Lake table of one row model. Appends are atomic, and idempotent under a commit id."""
+"""A Delta Lake table of one row model. Appends are atomic; a stage's results are appended by a Writer."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import DeltaError
 
-from sayso.arrow import MADE_FROM, from_arrow, schema, to_arrow
+from sayso.arrow import MADE_BY, MADE_FROM, fitted, from_arrow, missing, schema
+from sayso.errors import StorageError
 from sayso.rows import Row
-from sayso.storage import no_space_named
+from sayso.writer import Writer, check_columns, one_line, open_table
 
 R = TypeVar("R", bound=Row)
 
+Asked: TypeAlias = str | bool | Collection[str]
+"""What is asked of a column: a text, one of several, or true or false."""
 
-@dataclass(frozen=True)
-class CommitId:
-    """Names one commit: the same id appended twice is written once."""
-
-    run: str
-    number: int
+# Rows read at a time. A transcript may have a megabyte, and one batch should stay within memory.
+_BATCH_ROWS = 1024
+# More values than this are looked up here: the engine's planner recurses over each, and 50,000 overflow its stack.
+_MOST_LITERALS = 1000
+_KEY_TYPES = (pa.string(), pa.int64())
 
 
 class Table(Generic[R]):
-    """All rows of one model under a root."""
+    """All rows of one model under a root. The columns that a newer sayso added are None in older rows."""
 
     def __init__(self, model: type[R], url: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.model = model
@@ -35,67 +36,125 @@ class Table(Generic[R]):
 
     def exists(self) -> bool:
         """Whether anything was ever appended."""
-        return bool(DeltaTable.is_deltatable(self.url, self.storage_options))
+        try:
+            return bool(DeltaTable.is_deltatable(self.url, self.storage_options))
+        except OSError as error:
+            raise StorageError(f"{self.url}: cannot be looked up ({one_line(error)})") from error
 
     def version(self) -> int:
         """The table's version, -1 before the first append."""
-        return self._open().version() if self.exists() else -1
+        table = open_table(self.url, self.storage_options)
+        return -1 if table is None else table.version()
 
-    def _open(self, version: int | None = None) -> DeltaTable:
-        return DeltaTable(self.url, version=version, storage_options=self.storage_options)
+    def writer(self, name: str) -> Writer:
+        """The one that appends a stage's results, opened at the table's present version. Makes nothing yet."""
+        return Writer(self.model, self.url, self.storage_options, name)
 
-    def append(self, records: Sequence[Mapping[str, Any]], commit: CommitId) -> None:
-        """Append dumped rows with their marks (made_by, made_from) in one commit; nothing if it was made before.
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Append dumped rows with their marks (made_by, made_from) in one commit, whoever else appends.
 
         Raises NoSpace where the disk is full; the table is then unchanged.
         """
-        if not records or self._committed(commit):
-            return
-        properties = CommitProperties(app_transactions=[Transaction(commit.run, commit.number)])
-        with no_space_named(self.url):
-            write_deltalake(
-                self.url,
-                to_arrow(self.model, records),
-                mode="append",
-                commit_properties=properties,
-                storage_options=self.storage_options,
-            )
+        Writer(self.model, self.url, self.storage_options, name=None).append(records)
 
-    def _committed(self, commit: CommitId) -> bool:
-        if not self.exists():
-            return False
-        last = self._open().transaction_version(commit.run)
-        return last is not None and last >= commit.number
-
-    def read(
-        self, columns: Sequence[str] | None = None, version: int | None = None, **where: str | Collection[str]
-    ) -> pa.Table:
+    def read(self, columns: Sequence[str] | None = None, version: int | None = None, **where: Asked) -> pa.Table:
         """Columns as Arrow, of all rows or of those that have one of the values asked for in `where`'s columns.
 
         Empty before the first append. The order of rows is not defined.
         """
-        wanted = pa.schema([schema(self.model).field(name) for name in columns]) if columns else schema(self.model)
-        if not self.exists() or not all(where.values()):
-            return wanted.empty_table()
+        return pa.Table.from_batches(self.stream(columns, version, **where), self._wanted(columns))
+
+    def rows(self, version: int | None = None, **where: Asked) -> Iterator[R]:
+        """Rows as models, a few at a time: all, or those with one of the values asked for in `where`'s columns."""
+        for batch in self.stream(list(self.model.model_fields), version, **where):
+            yield from from_arrow(self.model, batch)
+
+    def stream(
+        self, columns: Sequence[str] | None = None, version: int | None = None, **where: Asked
+    ) -> Iterator[pa.RecordBatch]:
+        """What `read` returns, in batches that are read as they are asked for. The order of rows is not defined."""
+        wanted = self._wanted(columns)
+        table = open_table(self.url, self.storage_options, version) if all(map(_may_hold, where.values())) else None
+        if table is None:
+            return
+        table_schema = pa.schema(table.schema().to_arrow())
+        there = set(table_schema.names)
+        check_columns(missing(wanted, table_schema), self.url)
+        if not where.keys() <= there:  # a column that is None in all rows has none of the values
+            return
+        many = {column: frozenset(values) for column, values in where.items() if _are_many(values)}
+        names = dict.fromkeys([*(name for name in wanted.names if name in there), *many, MADE_BY])
+        query = _query(", ".join(map(_quoted, names)), where)
+        for batch in self._select(table, query, {"datafusion.execution.batch_size": str(_BATCH_ROWS)}):
+            found = fitted(batch, wanted)
+            if many:
+                asked = zip(*(_among(batch[column], values) for column, values in many.items()), strict=True)
+                found = found.filter(pa.array(map(all, asked), pa.bool_()))
+            yield found
+
+    def keys(self) -> pa.LargeStringArray:
+        """The keys of all rows, each once, as stages name them: the key columns with "/" between them.
+
+        Large strings, because 100 million keys have more bytes than offsets of 32 bits reach.
+        """
+        fields = [schema(self.model).field(name) for name in self.model.key_columns]
+        assert all(field.type in _KEY_TYPES for field in fields), f"{self.model.table} has keys that are no text"
+        return self._distinct(f"concat_ws('/', {', '.join(_quoted(field.name) for field in fields)})")
+
+    def made_from(self, stage: str) -> pa.LargeStringArray:
+        """The inputs that a stage has turned into rows here, each once; large strings as in `keys`."""
+        return self._distinct(_quoted(MADE_FROM), made_by=stage)
+
+    def _distinct(self, expression: str, **where: str) -> pa.LargeStringArray:
+        """Each value of an expression once, found by the engine: a large table's rows never reach Python."""
+        table = open_table(self.url, self.storage_options)
+        if table is None:
+            return pa.array([], pa.large_string())
+        batches = self._select(table, _query(f"DISTINCT {expression} AS key", where))
+        return pa.chunked_array(
+            [batch["key"].cast(pa.large_string()) for batch in batches], pa.large_string()
+        ).combine_chunks()
+
+    def _select(self, table: DeltaTable, query: str, config: dict[str, str] | None = None) -> Iterator[pa.RecordBatch]:
         # Read by Delta Lake's own engine. Through pyarrow's data sets, threads of pyarrow would call back into
         # Python to read files, and where one of them still runs when the interpreter ends it aborts the process.
-        reader = self._open(version).scan(columns=wanted.names, predicate=_predicate(where))
-        return pa.table(reader).cast(wanted)
+        try:
+            yield from pa.RecordBatchReader.from_stream(QueryBuilder(config).register("t", table).execute(query))
+        except (DeltaError, OSError, pa.ArrowInvalid) as error:
+            raise StorageError(f"{self.url}: cannot be read ({one_line(error)})") from error
 
-    def rows(self, version: int | None = None, **where: str | Collection[str]) -> Iterator[R]:
-        """Rows as models: all, or those that have one of the values asked for in `where`'s columns."""
-        return from_arrow(self.model, self.read(list(self.model.model_fields), version, **where))
-
-    def made_from(self, stage: str) -> set[str]:
-        """The inputs that a stage has turned into rows here."""
-        return set(pc.unique(self.read([MADE_FROM], made_by=stage)[MADE_FROM]).to_pylist())
+    def _wanted(self, columns: Sequence[str] | None) -> pa.Schema:
+        every = schema(self.model)
+        return pa.schema([every.field(name) for name in columns]) if columns else every
 
 
-def _predicate(where: Mapping[str, str | Collection[str]]) -> str | None:
-    """SQL that holds for rows with the values asked for."""
+def _quoted(column: str) -> str:
+    """A column's name in SQL; some are words of SQL (`end`, `rank`)."""
+    return f'"{column}"'
+
+
+def _may_hold(asked: Asked) -> bool:
+    return isinstance(asked, bool) or bool(asked)
+
+
+def _are_many(asked: Asked) -> TypeGuard[Collection[str]]:
+    return not isinstance(asked, str | bool) and len(asked) > _MOST_LITERALS
+
+
+def _among(column: pa.Array, values: frozenset[str]) -> list[bool]:
+    return [value in values for value in column.to_pylist()]
+
+
+def _query(what: str, where: Mapping[str, Asked]) -> str:
+    """SQL over table t for the rows with the values asked for, or, of many values, for rows between them."""
     terms = []
     for column, asked in where.items():
+        if isinstance(asked, bool):
+            terms.append(_quoted(column) if asked else f"NOT {_quoted(column)}")
+            continue
         values = [asked] if isinstance(asked, str) else sorted(asked)
-        literals = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-        terms.append(f"{column} IN ({literals})")
-    return " AND ".join(terms) or None
+        literals = ["'" + value.replace("'", "''") + "'" for value in values]
+        within = f"BETWEEN {literals[0]} AND {literals[-1]}" if _are_many(asked) else f"IN ({', '.join(literals)})"
+        terms.append(f"{_quoted(column)} {within}")
+    condition = f" WHERE {' AND '.join(terms)}" if terms else ""
+    return f"SELECT {what} FROM t{condition}"  # noqa: S608  columns are the model's own, values are quoted above

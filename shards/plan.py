@@ -5,7 +5,7 @@
 A plan is a pure function of its rows, whatever their order. Videos stand in the order of a hash, so that a shard
 mixes them, and each lies whole in one shard where it fits: a shard opens few proxies, and removing a video touches
 few shards. What is planned stays: narrations that come later go into new shards, and a video's split is a function of
-its id alone, so growth never moves it.
+its id alone, so growth never moves it. Of videos that are made of the same bytes one is planned (shards/survey.py).
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from pydantic import Field, model_validator
 from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.config import Settings
 from sayso.errors import ConfigError
-from sayso.ids import safe
 from sayso.root import Root
-from sayso.rows import Candidate, Media, Narration, Plan, PlannedSample, Video
-from sayso.tables import CommitId
+from sayso.rows import Candidate, Failure, Narration, Plan, PlannedSample
+from shards import gather
+from shards.gather import Film, Planned, Said
+from shards.survey import sample_key, survey, unusable
 from shards.windows import nearest, widen
 
+PLAN = "plan"
+"""The name of planning in the tables, where others have a stage's."""
 SPLITS = ("train", "val", "test")
 _JSON_BYTES = 3000
 """A sample's JSON and its two tar headers, roughly: enough to estimate a shard's size."""
@@ -57,12 +60,16 @@ class ShardSettings(Settings):
 
 @dataclass(frozen=True)
 class Proposal:
-    """What planning would add: shards, seconds of video in the windows, estimated bytes, narrations left out."""
+    """What planning would add: shards, seconds of video in the windows, estimated bytes.
+
+    And what it leaves out: narrations by reason, and videos that are copies, each with the one that stays.
+    """
 
     plans: list[Plan]
     seconds: float = 0.0
     bytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    copies: dict[str, str] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -83,35 +90,7 @@ def split_of(video_id: str, settings: ShardSettings) -> str:
     return "val" if place < settings.test + settings.val else "train"
 
 
-def sample_key(narration: Narration) -> str:
-    """The key of a narration's sample in its tar: no dots, sorted by video and time, no two alike."""
-    mark = hashlib.sha256(narration.narration_id.encode()).hexdigest()[:12]
-    return f"{safe(narration.video_id)}_{round(narration.start * 1000):09d}_{mark}"
-
-
-def usable(narrations: Iterable[Narration], media: Mapping[str, Media]) -> tuple[list[Narration], Counter[str]]:
-    """The narrations that a clip can be cut for, and how many were left out by reason.
-
-    Reasons: no_media (the video was never fetched), no_picture (sound only), outside_video (begins after its end).
-    """
-    kept: list[Narration] = []
-    dropped: Counter[str] = Counter()
-    for narration in narrations:
-        video = media.get(narration.video_id)
-        if video is None:
-            dropped["no_media"] += 1
-        elif video.width == 0:
-            dropped["no_picture"] += 1
-        elif narration.start >= video.duration:
-            dropped["outside_video"] += 1
-        else:
-            kept.append(narration)
-    return kept, dropped
-
-
-def samples_of(
-    narrations: Sequence[Narration], media: Media, video: Video | None, settings: ShardSettings
-) -> list[PlannedSample]:
+def samples_of(narrations: Sequence[Said], film: Film, settings: ShardSettings) -> list[PlannedSample]:
     """The samples of one video, one a narration, by time."""
     ordered = sorted(narrations, key=lambda n: (n.start, n.end, n.narration_id))
     starts, ends = [n.start for n in ordered], [n.end for n in ordered]
@@ -123,7 +102,7 @@ def samples_of(
             narration.end,
             least=settings.min_window,
             most=settings.max_window,
-            duration=media.duration,
+            duration=film.duration,
         )
         samples.append(
             PlannedSample(
@@ -132,7 +111,7 @@ def samples_of(
                 start=start,
                 end=end,
                 language=narration.language,
-                task_id=video.task_id if video else None,
+                task_id=film.task_id,
                 candidates=[bag_of[i] for i in nearest(starts, ends, place, settings.candidates)],
             )
         )
@@ -140,51 +119,45 @@ def samples_of(
 
 
 def make_plan(
-    narrations: Iterable[Narration],
-    media: Iterable[Media],
-    videos: Iterable[Video],
+    narrations: Iterable[Said],
+    media: Mapping[str, Film],
     settings: ShardSettings,
-    existing: Iterable[Plan] = (),
+    planned: Planned | None = None,
     *,
     version: int = 0,
 ) -> list[Plan]:
-    """The shards to be added to those already planned, for kept narrations of the table's `version`.
+    """The shards to be added to what is planned already, for kept narrations of the table's `version`.
 
-    Deterministic in the rows, whatever their order; empty where every narration is planned already.
+    Deterministic in the rows, whatever their order; empty where every narration is planned already. Of a video, all
+    narrations are needed where one is new: those planned stand in the bags of others.
     """
-    media_of = {row.video_id: row for row in media}
-    video_of = {row.video_id: row for row in videos}
-    planned: set[str] = set()
-    next_number = dict.fromkeys(SPLITS, 0)
-    for plan in existing:
-        planned.update(sample.key for sample in plan.samples)
-        next_number[plan.split] = max(next_number[plan.split], int(plan.shard.rpartition("-")[2]) + 1)
-
-    by_video: dict[str, dict[str, Narration]] = {}
-    for narration in usable(narrations, media_of)[0]:
-        by_video.setdefault(narration.video_id, {})[narration.narration_id] = narration
+    planned = planned or Planned()
+    by_video: dict[str, dict[str, Said]] = {}
+    for narration in narrations:
+        if not unusable(narration.start, media.get(narration.video_id)):
+            by_video.setdefault(narration.video_id, {})[narration.narration_id] = narration
     runs: dict[str, list[list[PlannedSample]]] = {split: [] for split in SPLITS}
     for video_id in sorted(by_video, key=lambda v: (hash64(f"order:{v}"), v)):
-        samples = samples_of(list(by_video[video_id].values()), media_of[video_id], video_of.get(video_id), settings)
-        runs[split_of(video_id, settings)].append([sample for sample in samples if sample.key not in planned])
+        samples = samples_of(list(by_video.pop(video_id).values()), media[video_id], settings)
+        runs[split_of(video_id, settings)].append([sample for sample in samples if sample.key not in planned.keys])
 
     plans = []
     for split in SPLITS:
-        for number, shard in enumerate(_fill(runs[split], media_of, settings), next_number[split]):
+        for number, shard in enumerate(_fill(runs[split], media, settings), planned.next_number.get(split, 0)):
             ordered = sorted(shard, key=lambda sample: (hash64(sample.key), sample.key))
             name = f"{split}-{number:06d}"
             plans.append(Plan(export=settings.export, shard=name, split=split, version=version, samples=ordered))
     return plans
 
 
-def estimated_bytes(sample: PlannedSample, media: Media) -> int:
+def estimated_bytes(sample: PlannedSample, film: Film) -> int:
     """What a sample will take in its tar, from its video's mean bytes a second."""
     seconds = sample.end - sample.start + _LEAD_SECONDS
-    return _JSON_BYTES + int(seconds * media.bytes / max(media.duration, 1.0))
+    return _JSON_BYTES + int(seconds * film.bytes / max(film.duration, 1.0))
 
 
 def _fill(
-    videos: Iterable[list[PlannedSample]], media: Mapping[str, Media], settings: ShardSettings
+    videos: Iterable[list[PlannedSample]], media: Mapping[str, Film], settings: ShardSettings
 ) -> Iterator[list[PlannedSample]]:
     """Put videos into shards one after the other; one that is too big for a shard is cut into several first."""
     shard: list[PlannedSample] = []
@@ -202,7 +175,7 @@ def _fill(
 
 
 def _pieces(
-    samples: list[PlannedSample], media: Mapping[str, Media], settings: ShardSettings
+    samples: list[PlannedSample], media: Mapping[str, Film], settings: ShardSettings
 ) -> Iterator[tuple[list[PlannedSample], int]]:
     piece: list[PlannedSample] = []
     size = 0
@@ -219,42 +192,65 @@ def _pieces(
 
 def propose(root: Root, settings: ShardSettings) -> Proposal:
     """What plan_export would add, without writing anything. ConfigError where the export has another profile."""
-    _check_profile(root, settings)
-    table = root.table(Narration)
-    version = table.version()
+    planned = gather.planned(root, settings.export)
+    if planned.keys:
+        _check_profile(root, settings)
+    version = root.table(Narration).version()
     if version < 0:
         return Proposal([])
-    kept = [row for row in table.rows(version) if row.kept]
-    media = {row.video_id: row for row in root.table(Media).rows()}
-    existing = root.table(Plan).rows(export=settings.export)
-    plans = make_plan(kept, media.values(), root.table(Video).rows(), settings, existing, version=version)
+    media = gather.films(root)
+    found = survey(gather.anchors(root, version), media, planned)
+    plans = make_plan(gather.said(root, version, found.videos), media, settings, planned, version=version)
     samples = [sample for plan in plans for sample in plan.samples]
     return Proposal(
         plans,
         seconds=sum(sample.end - sample.start for sample in samples),
         bytes=sum(estimated_bytes(sample, media[sample.video_id]) for sample in samples),
-        dropped=usable(kept, media)[1],
+        dropped=found.dropped,
+        copies=found.copies,
     )
 
 
 def plan_export(root: Root, settings: ShardSettings) -> Proposal:
-    """Plan the narrations that are not planned yet and append the new shards to table plans, in one commit.
+    """Plan the narrations that are not planned yet, and note the videos that are left out for being copies.
 
     Doing it twice writes nothing the second time. The settings of an export are kept beside its shards; ConfigError
-    where they differ from these.
+    where shards are planned with others than these, RootBusy where another plans the same export at the same time.
+
+    - before the settings are kept: nothing was written;
+    - after that: no shard is planned, so nothing is bound to these settings, and the next planning puts its own there;
+    - after the plans, which are one commit: shards and settings belong together, and the next planning finds the same
+      copies again, as their narrations are still in no shard, and notes them.
     """
-    # Two planners that saw the same plans make the same commit, which is written once.
-    commit = CommitId(f"plan:{settings.export}", root.table(Plan).version() + 1)
+    # Opened before the plans are looked at: of two planners that saw the same plans one is refused.
+    writer = root.table(Plan).writer(f"plan:{settings.export}")
     proposal = propose(root, settings)
-    if not proposal.plans:
-        return proposal
-    if not root.storage.exists(profile_key(settings.export)):
-        root.storage.put_bytes(_profile(settings), profile_key(settings.export))
-    version = proposal.plans[0].version
-    marks = {MADE_BY: "plan", MADE_FROM: f"{settings.export}@{version}"}
-    records = [{**plan.model_dump(), **marks} for plan in proposal.plans]
-    root.table(Plan).append(records, commit)
+    if proposal.plans:
+        _keep_profile(root, settings)
+        version = proposal.plans[0].version
+        marks = {MADE_BY: PLAN, MADE_FROM: f"{settings.export}@{version}"}
+        writer.append([{**plan.model_dump(), **marks} for plan in proposal.plans])
+    _note_copies(root, proposal.copies)
     return proposal
+
+
+def left_out(root: Root) -> dict[str, Failure]:
+    """The videos that planning left out, by id, each with its reason: what planning has noted in table failures."""
+    rows = sorted(root.table(Failure).rows(stage=PLAN), key=lambda row: (row.when, row.attempts))
+    newest = {row.id: row for row in rows}
+    return {video_id: row for video_id, row in newest.items() if row.kind == "skip"}
+
+
+def _note_copies(root: Root, copies: Mapping[str, str]) -> None:
+    """Note in table failures those copies that are not noted yet."""
+    table = root.table(Failure)
+    noted = left_out(root) if copies else {}
+    failures = [
+        Failure(stage=PLAN, id=video_id, kind="skip", reason="duplicate", message=f"same bytes as {stays}", attempts=1)
+        for video_id, stays in sorted(copies.items())
+        if video_id not in noted
+    ]
+    table.append([{**row.model_dump(), MADE_BY: PLAN, MADE_FROM: row.id} for row in failures])
 
 
 def profile_key(export: str) -> str:
@@ -262,8 +258,12 @@ def profile_key(export: str) -> str:
     return f"shards/{export}/export.json"
 
 
-def _profile(settings: ShardSettings) -> bytes:
-    return (json.dumps(settings.model_dump(), indent=1, sort_keys=True) + "\n").encode()
+def _keep_profile(root: Root, settings: ShardSettings) -> None:
+    """Keep the settings, in place of those that a planning left that was killed before it planned anything."""
+    profile = (json.dumps(settings.model_dump(), indent=1, sort_keys=True) + "\n").encode()
+    key = profile_key(settings.export)
+    if not root.storage.exists(key) or root.storage.read(key) != profile:
+        root.storage.put_bytes(profile, key)
 
 
 def _check_profile(root: Root, settings: ShardSettings) -> None:

@@ -1,4 +1,4 @@
-"""The stage `shard`: one planned shard -> its tar and index.
+"""The stage `shard`: one planned shard -> its tar and index; before the first the plan, after the last the manifest.
 
 proxies (each opened once) -> clips in a scratch file -> tar in the plan's order -> read back -> published
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,31 +21,49 @@ from sayso.rows import Media, Plan, PlannedSample, Row, Shard
 from sayso.stage import Stage
 from sayso.storage import hash_file, no_space_named
 from shards.cut import Clip, Proxy
+from shards.manifest import publish_manifest
+from shards.plan import ShardSettings, plan_export
 from shards.verify import problems_of_tar
 from shards.write import Sample, index_tar, sample_of, write_index, write_tar
 
 
 class MakeShards(Stage[Plan, Shard]):
-    """Make the tar and the index of a planned shard. Made again, they have the same bytes."""
+    """Make the tar and the index of each planned shard of an export. Made again, they have the same bytes."""
 
     name: ClassVar[str] = "shard"
     reads: ClassVar[type[Row]] = Plan
     writes: ClassVar[type[Row]] = Shard
+    # Which videos are copies, and which lie in a shard together, is said of all of them at once.
+    whole: ClassVar[bool] = True
 
-    def __init__(self, root: Root, export: str | None = None) -> None:
-        """`export` limits the stage to the shards of one export."""
+    def __init__(self, root: Root, settings: ShardSettings) -> None:
+        """`settings` name the export that is planned and made; other exports of the root are left alone."""
         super().__init__(root)
-        self.export = export
+        self.settings = settings
 
-    def inputs(self) -> Iterator[Plan]:
-        """The planned shards, of all exports or of the one asked for."""
-        plans = self.root.table(Plan)
-        return plans.rows() if self.export is None else plans.rows(export=self.export)
+    def begin(self) -> None:
+        """Plan what is not planned yet. Killed at any moment it leaves nothing half done: see plan_export."""
+        plan_export(self.root, self.settings)
 
-    def input_keys(self) -> Iterator[str]:
-        """The keys of the same shards."""
-        prefix = f"{self.export}/"
-        return (key for key in super().input_keys() if self.export is None or key.startswith(prefix))
+    def end(self) -> None:
+        """Publish the export's manifest, if it has shards.
+
+        It is one object, written whole; a run that is killed before it leaves the manifest of fewer shards, and the
+        next one writes this.
+        """
+        if self.root.table(Shard).read(["shard"], export=self.settings.export).num_rows:
+            publish_manifest(self.root, self.settings.export)
+
+    def input_keys(self) -> pa.StringArray:
+        """The keys of the export's planned shards."""
+        keys = super().input_keys()
+        return keys.filter(pc.starts_with(keys, f"{self.settings.export}/"))
+
+    def inputs(self, keys: Collection[str]) -> Iterator[Plan]:
+        """The planned shards with these keys, as far as they are of the export."""
+        prefix = f"{self.settings.export}/"
+        shards = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+        return self.root.table(Plan).rows(export=self.settings.export, shard=shards)
 
     def time_limit(self, row: Plan) -> float:
         """Two minutes, and half a second a sample."""
@@ -94,18 +113,20 @@ class MakeShards(Stage[Plan, Shard]):
             yield from self._cut(media[video_id], sorted(samples, key=lambda sample: sample.start))
 
     def _cut(self, media: Media, samples: list[PlannedSample]) -> Iterator[tuple[PlannedSample, Clip]]:
-        try:
-            with self.root.storage.local(media.key) as path:
-                # Hashed here and not by Storage.check, so that a remote proxy is read once.
-                if hash_file(path) != (media.sha256, media.bytes):
-                    raise Permanent("corrupt_proxy", f"{media.key}: not the bytes that its row says")
-                with Proxy(path) as proxy:
-                    for sample in samples:
-                        yield sample, proxy.cut(sample.start, sample.end)
-        except FileNotFoundError:
-            raise Permanent("corrupt_proxy", f"{media.key}: missing") from None
-        except CorruptObject as error:
-            raise Permanent("corrupt_proxy", f"{media.key}: {error}") from None
+        with ExitStack() as opened:
+            try:
+                path = opened.enter_context(self.root.storage.local(media.key))
+            except FileNotFoundError:
+                raise Permanent("corrupt_proxy", f"{media.key}: missing") from None
+            # Hashed here and not by Storage.check, so that a remote proxy is read once.
+            if hash_file(path) != (media.sha256, media.bytes):
+                raise Permanent("corrupt_proxy", f"{media.key}: not the bytes that its row says")
+            try:
+                proxy = opened.enter_context(Proxy(path))
+                for sample in samples:
+                    yield sample, proxy.cut(sample.start, sample.end)
+            except CorruptObject as error:
+                raise Permanent("corrupt_proxy", f"{media.key}: {error}") from None
 
     def _check(self, row: Plan, tar: Path, index: pa.Table) -> None:
         """A shard that is not whole must not be published: what was written is read back and its clips opened."""

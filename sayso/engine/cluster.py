@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from sayso.engine.join import join
 from sayso.engine.settings import EngineSettings
@@ -18,6 +20,8 @@ from sayso.stage import Resources
 
 # Only keys and rows travel through Ray, never media: its object store can be small.
 _OBJECT_STORE_BYTES = 256 * 2**20
+# A raylet that does not take a connection for so long is taken for lost.
+_ANSWER_SECONDS = 2.0
 
 
 class Cluster:
@@ -26,6 +30,7 @@ class Cluster:
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
         self._ours = False
+        self._joined = False
 
     def connect(self) -> None:
         """Join or start Ray, if this process is not connected yet. UserError where no cluster answers.
@@ -38,10 +43,11 @@ class Cluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
+        address = self._settings.address or os.environ.get("RAY_ADDRESS")
+        self._joined = bool(address) and address != "local"
         if ray.is_initialized():
             return
-        address = self._settings.address or os.environ.get("RAY_ADDRESS")
-        if address and address != "local":
+        if address and self._joined:
             join(address)
         else:
             with _deaf_to_ctrl_c():
@@ -62,19 +68,77 @@ class Cluster:
             ray.shutdown()
             self._ours = False
 
-    def pool_size(self, needs: Resources, rows: int) -> int:
-        """How many workers of these needs the cluster holds and the rows can use; UserError where it holds none."""
+    def targets(self, wanted: Mapping[Resources, int], most: int | None) -> dict[Resources, tuple[int, int]]:
+        """How many workers of each kind the cluster can hold now, and how many to ask it for.
+
+        A cluster that was joined may have an autoscaler, which acts on what is asked for and not there: up to as many
+        workers again as it holds. UserError where a Ray of our own cannot hold a single one.
+        """
+        nodes = [node["Resources"] for node in self._nodes() if node["Alive"]]
+        held = share(nodes, wanted, most)
+        if not self._joined:
+            for needs, rows in wanted.items():
+                if rows and not share(nodes, {needs: 1}, 1)[needs]:
+                    raise UserError(
+                        f"no node has {needs.cpus:g} cpus and {needs.gpus:g} gpus for a worker; this machine has "
+                        f"{ {name: nodes[0].get(name, 0) for name in ('CPU', 'GPU')} if nodes else 'none' }"
+                    )
+            return {needs: (count, count) for needs, count in held.items()}
+        free = None if most is None else most - sum(held.values())
+        asked = {}
+        for needs, count in held.items():
+            more = min(wanted[needs] - count, max(1, count))
+            if free is not None:
+                more = min(more, free)
+                free -= more
+            asked[needs] = (count, count + more)
+        return asked
+
+    def node_is_lost(self, node_id: str) -> bool:
+        """Whether a node is gone: nobody answers where its raylet listened, which is known long before Ray says so."""
+        node = next((node for node in self._nodes() if node["NodeID"] == node_id), None)
+        if node is None or not node["Alive"]:
+            return True
+        try:
+            place = (node["NodeManagerAddress"], node["NodeManagerPort"])
+            socket.create_connection(place, timeout=_ANSWER_SECONDS).close()
+        except OSError:
+            return True
+        return False
+
+    def _nodes(self) -> list[dict[str, Any]]:
         import ray
 
-        has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        fits = [int(has.get("CPU", 0) // needs.cpus)] if needs.cpus else []
-        if needs.gpus:
-            fits.append(int(has.get("GPU", 0) // needs.gpus))
-        most = min(fits, default=rows)
-        if most < 1:
-            asked = f"{needs.cpus:g} cpus and {needs.gpus:g} gpus"
-            raise UserError(f"no node has {asked} for a worker; the cluster has {has}")
-        return max(1, min(most, rows, self._settings.workers or most))
+        return ray.nodes()  # type: ignore[no-any-return,no-untyped-call]
+
+
+def share(
+    nodes: Sequence[Mapping[str, float]], wanted: Mapping[Resources, int], most: int | None
+) -> dict[Resources, int]:
+    """How many workers of each kind fit onto nodes with these resources, the kinds taking turns."""
+    left = [dict(node) for node in nodes]
+    placed = dict.fromkeys(wanted, 0)
+    asking = [needs for needs, rows in wanted.items() if rows > 0]
+    while asking and (most is None or sum(placed.values()) < most):
+        needs = asking.pop(0)
+        node = next((node for node in left if _fits(needs, node)), None)
+        if node is None:
+            continue
+        for name, amount in _amounts(needs).items():
+            node[name] -= amount
+        placed[needs] += 1
+        if placed[needs] < wanted[needs]:
+            asking.append(needs)
+    return placed
+
+
+def _amounts(needs: Resources) -> dict[str, float]:
+    amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": float(needs.memory_bytes)}
+    return {name: amount for name, amount in amounts.items() if amount}
+
+
+def _fits(needs: Resources, node: Mapping[str, float]) -> bool:
+    return all(node.get(name, 0.0) >= amount for name, amount in _amounts(needs).items())
 
 
 @contextmanager

@@ -2,99 +2,83 @@
 
 A result and the mark that it is done are the same row (made_by, made_from), so no crash can part them. What was
 settled and not yet committed when the driver dies is simply done again.
+
+Of a million videos that are done no key comes into this process: they are matched by the tables' engine.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from sayso.arrow import MADE_BY, MADE_FROM
+from sayso.engine.failures import FINISHED
+from sayso.engine.inputs import look, open_failures, stage_tally
 from sayso.engine.outcome import Done, Failed
 from sayso.root import Root
 from sayso.rows import Failure, Row, now
 from sayso.stage import Stage
-from sayso.tables import CommitId
-
-# Kinds that are never tried again unless somebody asks for it.
-FINISHED = frozenset({"skip", "permanent", "poison"})
 
 
-def newest_failures(root: Root, stage: str) -> dict[str, Failure]:
-    """The newest failure of each input of a stage."""
-    rows = root.table(Failure).rows(stage=stage)
-    return {row.id: row for row in sorted(rows, key=lambda row: (row.when, row.attempts))}
+@dataclass(frozen=True)
+class _Open:
+    """A failure that is to be tried again."""
 
-
-@dataclass
-class Tally:
-    """Counts of a stage's inputs."""
-
-    total: int = 0
-    done: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def pending(self) -> int:
-        """Inputs that are neither done, dropped nor failed."""
-        return self.total - self.done - self.skipped.total() - self.failed.total()
-
-    def count(self, failure: Failure, by: int = 1) -> None:
-        """Count an input's newest failure (or, with by=-1, take it back)."""
-        group = self.skipped if failure.kind == "skip" else self.failed
-        group[failure.reason] += by
-        if not group[failure.reason]:
-            del group[failure.reason]
-
-
-def stage_tally(root: Root, stage: Stage[Any, Any]) -> Tally:
-    """Count a stage's inputs from the tables' keys; rows themselves are not read."""
-    keys = set(stage.input_keys())
-    done = root.table(stage.writes).made_from(stage.name) & keys
-    tally = Tally(total=len(keys), done=len(done))
-    for key, failure in newest_failures(root, stage.name).items():
-        if key in keys and key not in done:
-            tally.count(failure)
-    return tally
+    reason: str
+    attempts: int
+    due: datetime
 
 
 class Ledger:
-    """The state of one stage in one run."""
+    """The state of one stage in one run. Made when the stage begins; nobody else may commit its results meanwhile."""
 
-    def __init__(self, stage: Stage[Any, Any], root: Root, run_id: str) -> None:
+    def __init__(self, stage: Stage[Any, Any], root: Root) -> None:
         self._stage = stage
         self._root = root
-        self._run_id = f"{run_id}/{stage.name}"
-        self._done = root.table(stage.writes).made_from(stage.name)
-        self._failures = newest_failures(root, stage.name)
+        self._results = root.table(stage.writes).writer(stage.name)
+        self._refusals = root.table(Failure).writer(stage.name)
+        self._taken: set[str] = set()
+        self.tally = stage_tally(root, stage)
+        self._open: dict[str, _Open] = {}
+        self._note_open()
         self._records: list[dict[str, Any]] = []
         self._failed: list[dict[str, Any]] = []
-        self._commits = 0
-        self._last_commit = time.monotonic()
-        self.tally = Tally()
+        self._versions: dict[str, int] | None = None
+        self.gated = 0
+        """Inputs that stages before have not settled yet."""
 
-    def pending(self) -> Iterator[tuple[Row, float]]:
-        """Inputs that are not settled, each with the seconds to wait before it may be tried."""
-        for row in self._stage.inputs():
-            key = self._stage.key(row)
-            self.tally.total += 1
-            failure = self._failures.get(key)
-            if key in self._done:
-                self.tally.done += 1
-                continue
-            if failure is None:
-                yield row, 0.0
-                continue
-            self.tally.count(failure)
-            if failure.kind in FINISHED:
-                continue
-            due = failure.not_before or failure.when
-            yield row, max(0.0, (due - now()).total_seconds())
+    def look(self) -> list[tuple[str, float]]:
+        """The keys that became ready since the last look, each with the seconds to wait before it may be tried."""
+        versions = {model.table: self._root.table(model).version() for model in self._sources()}
+        if versions == self._versions:
+            return []
+        self._versions = versions
+        found = look(self._root, self._stage)
+        self.tally.total, self.gated = found.total, found.gated
+        new = [key for key in dict.fromkeys(found.ready) if key not in self._taken]
+        self._taken.update(new)
+        present = now()
+        return [(key, self._wait(key, present)) for key in new]
+
+    def _sources(self) -> set[type[Row]]:
+        gates: list[type[Row]] = [*self._stage.after.values(), Failure] if self._stage.after else []
+        return {self._stage.reads, *gates}
+
+    def _note_open(self) -> None:
+        """Remember the failures of earlier runs that are to be tried again."""
+        failures = open_failures(self._root, self._stage)
+        given_up = pc.is_in(failures["kind"], value_set=pa.array(sorted(FINISHED)))
+        for row in failures.filter(pc.invert(given_up)).to_pylist():
+            self._open[row["id"]] = _Open(row["reason"], row["attempts"], row["not_before"] or row["when"])
+
+    def _wait(self, key: str, present: datetime) -> float:
+        failed = self._open.get(key)
+        return max(0.0, (failed.due - present).total_seconds()) if failed else 0.0
 
     def key(self, row: Row) -> str:
         """The row's name in the ledger."""
@@ -102,51 +86,59 @@ class Ledger:
 
     def attempts(self, row: Row, reason: str) -> int:
         """How often in a row an input failed for the same reason, last."""
-        failure = self._failures.get(self._stage.key(row))
-        return failure.attempts if failure and failure.reason == reason else 0
+        failed = self._open.get(self._stage.key(row))
+        return failed.attempts if failed and failed.reason == reason else 0
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not committed yet."""
+        return len(self._records) + len(self._failed)
 
     def done(self, row: Row, outcome: Done) -> None:
         """Note a row's results."""
         key = self._stage.key(row)
-        marks = {MADE_BY: self._stage.name, MADE_FROM: key}
-        self._records.extend({**record, **marks} for record in outcome.records)
-        earlier = self._failures.pop(key, None)
-        if earlier:
-            self.tally.count(earlier, by=-1)
+        self._forget(key)
+        self._records.extend(_marked(record, self._stage.name, key) for record in outcome.records)
         self.tally.done += 1
 
     def failed(self, row: Row, outcome: Failed, wait: float | None) -> None:
         """Note a row's failure; `wait` is the seconds to its next attempt, None where there is none."""
         key = self._stage.key(row)
-        earlier = self._failures.get(key)
-        if earlier:
-            self.tally.count(earlier, by=-1)
+        attempts = self.attempts(row, outcome.reason) + 1
+        self._forget(key)
+        due = None if wait is None else now() + timedelta(seconds=wait)
         failure = Failure(
             stage=self._stage.name,
             id=key,
             kind=outcome.kind,
             reason=outcome.reason,
             message=outcome.message,
-            attempts=self.attempts(row, outcome.reason) + 1,
-            not_before=None if wait is None else now() + timedelta(seconds=wait),
+            attempts=attempts,
+            not_before=due,
         )
-        self._failures[key] = failure
-        self.tally.count(failure)
-        self._failed.append({**failure.model_dump(), MADE_BY: self._stage.name, MADE_FROM: key})
+        if failure.kind not in FINISHED:
+            self._open[key] = _Open(failure.reason, attempts, due or failure.when)
+        self.tally.count(failure.kind, failure.reason)
+        self._failed.append(_marked(failure.model_dump(), self._stage.name, key))
 
-    def commit(self) -> None:
-        """Write what is settled to the tables: one commit of results, one of failures."""
-        self._last_commit = time.monotonic()
-        if not self._records and not self._failed:
-            return
-        commit = CommitId(self._run_id, self._commits)
-        self._root.table(self._stage.writes).append(self._records, commit)
-        self._root.table(Failure).append(self._failed, commit)
-        self._commits += 1
-        self._records, self._failed = [], []
+    def _forget(self, key: str) -> None:
+        earlier = self._open.pop(key, None)
+        if earlier:
+            self.tally.count("retry", earlier.reason, by=-1)
 
-    def commit_if_due(self, seconds: float, rows: int) -> None:
-        """Commit if the last one is `seconds` ago or `rows` records wait."""
-        waiting = len(self._records) + len(self._failed)
-        if waiting >= rows or time.monotonic() - self._last_commit >= seconds:
-            self.commit()
+    def commit(self) -> bool:
+        """Write what is settled to the tables: one commit of results, one of failures. False where there is nothing.
+
+        Raises RootBusy where another run wrote results of this stage, StorageError and NoSpace; what is not written
+        stays noted.
+        """
+        any_waiting = self.waiting > 0
+        self._results.append(self._records)
+        self._records = []
+        self._refusals.append(self._failed)
+        self._failed = []
+        return any_waiting
+
+
+def _marked(record: Mapping[str, Any], stage: str, key: str) -> dict[str, Any]:
+    return {**record, MADE_BY: stage, MADE_FROM: key}

@@ -7,14 +7,18 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from sayso.errors import NoSpace, Permanent, Retry, RowError, Skip, UserError, WorkFailed
+from sayso.errors import NoSpace, Permanent, Retry, RowError, Skip, StorageError, UserError, WorkFailed
 from sayso.rows import FailureKind, Row
 from sayso.stage import Stage
 
-# Reasons that the pool gives where a row killed or hung its worker.
+# Reasons given where a row killed or hung its worker, or took more memory than a worker may have.
 WORKER_DIED = "worker_died"
 TIMEOUT = "timeout"
-DEADLY = frozenset({WORKER_DIED, TIMEOUT})
+OUT_OF_MEMORY = "out_of_memory"
+DEADLY = frozenset({WORKER_DIED, TIMEOUT, OUT_OF_MEMORY})
+# Reasons that lie in the surroundings, not in the row: it goes through once they are mended.
+STORAGE = "storage"
+NO_SPACE = "no_space"
 
 # A failure's message is read by people and kept in a table: the end of a traceback says most.
 _LONGEST_MESSAGE = 4000
@@ -41,7 +45,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Fatal:
-    """No row can go through until a person acts: a full disk, a model that is not there."""
+    """No row can go through until a person acts: a model that is not there, a setting that cannot be."""
 
     error: UserError | WorkFailed
 
@@ -57,12 +61,18 @@ def attempt(stage: Stage[Any, Any], row: Row) -> Outcome:
         return Done([made.model_dump() for made in rows], stage.video_seconds(row, rows), stored)
     except RowError as error:
         return _refused(error)
+    except StorageError as error:
+        return Failed("retry", STORAGE, str(error))
+    except NoSpace as error:
+        return Failed("retry", NO_SPACE, str(error))
     except (UserError, WorkFailed) as error:
         return Fatal(error)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Fatal(NoSpace(f"no space left while working on {stage.key(row)}: {error}"))
+            return Failed("retry", NO_SPACE, f"no space left while working on {stage.key(row)}: {error}")
         return bug(error)
+    except MemoryError as error:
+        return Failed("retry", OUT_OF_MEMORY, bug(error).message)
     except Exception as error:  # noqa: BLE001  # whatever else a stage raises is a bug, kept with its traceback
         return bug(error)
 

@@ -1,147 +1,287 @@
-"""The actors of a stage: rows in flight, time limits, deaths.
+"""The workers of a run: batches in flight, time limits, deaths, and a size that follows the work and the cluster.
 
-An actor works in order, so the first row in its queue is the one being worked on: the time limit runs for it,
-and if the process dies it alone is counted as tried. Those behind it go back untouched.
+A worker takes batches of any stage that has its needs (cpus, gpus, memory), so the stages of a run share the
+machines without processes being started and ended for each. It works in order: the first batch in its queue is the
+one being worked on, and the time limit runs for that. If the process dies, those behind it go back untouched. A
+batch of several rows goes back too, to be tried one by one: only a row that was alone is blamed.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from sayso.engine.outcome import TIMEOUT, WORKER_DIED, Failed, Outcome, bug
+from sayso.code import code_hash
+from sayso.engine.cluster import Cluster
+from sayso.engine.lane import Batch
+from sayso.engine.outcome import OUT_OF_MEMORY, TIMEOUT, WORKER_DIED, Failed, Fatal, Outcome, bug
 from sayso.engine.settings import EngineSettings
-from sayso.engine.worker import Worker
-from sayso.errors import WorkFailed
+from sayso.engine.worker import Hello, Report, Worker
+from sayso.errors import UserError, WorkFailed
 from sayso.rows import Row
-from sayso.stage import Stage
+from sayso.stage import Resources, Stage
 
 _DEATHS_AT_OPEN = 3
+_DEATHS_AT_START = 10
+# A worker with nothing to do is dismissed, so that an autoscaler can take its node away.
+_IDLE_SECONDS = 30.0
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A row and what became of it."""
+
+    stage: str
+    row: Row
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Timed:
+    """How long a batch took."""
+
+    stage: str
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Returned:
+    """Rows that go back; `alone` where one of them took its worker down and nobody knows which."""
+
+    stage: str
+    rows: list[Row]
+    alone: bool
+
+
+Event = Settled | Timed | Returned
 
 
 @dataclass
-class _Job:
-    """A call on an actor: a row, or the opening of the stage where `row` is None."""
+class _Call:
+    """A call on a worker: a batch of a stage, the opening of a stage (no batch), or the greeting (no stage)."""
 
-    row: Row | None
-    limit: float
     ref: Any
+    limit: float
+    stage: str | None = None
+    batch: Batch | None = None
 
 
 @dataclass
 class _Member:
+    needs: Resources
     actor: Any
-    queue: deque[_Job] = field(default_factory=deque)
+    calls: deque[_Call] = field(default_factory=deque)
     head_since: float = field(default_factory=time.monotonic)
+    hello: Hello | None = None
+    opened: set[str] = field(default_factory=set)
+    rows: int = 0
+    leaving: bool = False
+
+    @property
+    def batches(self) -> int:
+        return sum(1 for call in self.calls if call.batch)
 
     def overdue(self, now: float) -> bool:
-        return bool(self.queue) and now - self.head_since > self.queue[0].limit
+        return bool(self.calls) and now - self.head_since > self.calls[0].limit
+
+    def idle_for(self, now: float) -> float:
+        return now - self.head_since if self.hello and not self.calls else 0.0
 
 
 class Pool:
-    """A fixed number of actors of one stage."""
+    """The workers of a run."""
 
-    def __init__(self, stage: Stage[Any, Any], size: int, settings: EngineSettings) -> None:
-        self._stage = stage
+    def __init__(self, stages: Mapping[str, Stage[Any, Any]], cluster: Cluster, settings: EngineSettings) -> None:
+        self._stages = stages
+        self._refs = {name: ray.put(stage) for name, stage in stages.items()}
+        self._cluster = cluster
         self._settings = settings
-        needs = stage.resources
-        self._actor_class = ray.remote(Worker).options(
+        self._code = code_hash()
+        self._members: list[_Member] = []
+        self._deaths_at_open: Counter[str] = Counter()
+        self._deaths_at_start = 0
+
+    def workers(self, needs: Resources) -> int:
+        """Workers that have come up."""
+        return sum(1 for member in self._members if member.needs == needs and member.hello)
+
+    def has_room(self, needs: Resources) -> bool:
+        """Whether a worker would take a batch now."""
+        return any(self._free(member, needs) for member in self._members)
+
+    def _free(self, member: _Member, needs: Resources) -> bool:
+        if member.needs != needs or member.leaving or not member.hello:
+            return False
+        return member.batches < self._settings.queue_depth and member.rows < self._settings.worker_rows
+
+    def fit(self, wanted: Mapping[Resources, int]) -> None:
+        """Hire and dismiss, so that the pool follows the rows that want workers and what the cluster has."""
+        now = time.monotonic()
+        for member in self._members:
+            if member.idle_for(now) > _IDLE_SECONDS or member.rows >= self._settings.worker_rows:
+                member.leaving = True
+        targets = self._cluster.targets(wanted, self._settings.workers)
+        short = {needs for needs, (held, _) in targets.items() if self.workers(needs) < held}
+        for needs in {*targets, *(member.needs for member in self._members)}:
+            held, asked = targets.get(needs, (0, 0))
+            staying = [member for member in self._members if member.needs == needs and not member.leaving]
+            up = [member for member in staying if member.hello]
+            # More than the cluster holds is asked for only while everybody has what it holds.
+            most = held if short else asked
+            self._members += [self._hire(needs) for _ in range(most - len(staying))]
+            _leave([member for member in staying if not member.hello], len(staying) - most)
+            if short - {needs}:
+                _leave(up, len(up) - held)
+        for member in [member for member in self._members if member.leaving and not member.batches]:
+            self._dismiss(member)
+
+    def _hire(self, needs: Resources) -> _Member:
+        memory_bytes = int(self._settings.worker_memory_gib * _GIB)
+        actor_class = ray.remote(Worker).options(
             num_cpus=needs.cpus, num_gpus=needs.gpus, memory=needs.memory_bytes or None, max_restarts=0
         )
-        self._stage_ref = ray.put(stage)
-        self._deaths_at_open = 0
-        self._returned: deque[Row] = deque()
-        self._members = [self._hire() for _ in range(size)]
-
-    def _hire(self) -> _Member:
-        member = _Member(self._actor_class.remote(self._stage_ref))
-        member.queue.append(_Job(None, self._settings.open_limit, member.actor.open.remote()))
+        # CUDA maps far more private memory than it uses; there the cap only replaces a worker that has grown.
+        member = _Member(needs, actor_class.remote(memory_bytes, capped=not needs.gpus))
+        # It may wait for its node as long as the cluster takes to get one.
+        member.calls.append(_Call(member.actor.greet.remote(self._code), limit=float("inf")))
         return member
 
-    @property
-    def in_flight(self) -> int:
-        """Rows handed out and not yet settled."""
-        return sum(1 for member in self._members for job in member.queue if job.row is not None)
-
-    def take_back(self) -> Row | None:
-        """A row whose worker died before it was begun, if there is one; to be handed out again."""
-        return self._returned.popleft() if self._returned else None
-
-    def offer(self, row: Row) -> bool:
-        """Hand a row to the actor with the shortest queue; False where all are full."""
-        member = min(self._members, key=lambda each: len(each.queue))
-        if len(member.queue) >= self._settings.queue_depth:
+    def offer(self, stage: str, batch: Batch) -> bool:
+        """Hand a batch to the worker with the least before it; False where none takes more."""
+        needs = self._stages[stage].resources
+        free = [member for member in self._members if self._free(member, needs)]
+        if not free:
             return False
-        if not member.queue:
-            member.head_since = time.monotonic()
-        member.queue.append(_Job(row, self._stage.time_limit(row), member.actor.work.remote(row)))
+        member = min(free, key=lambda each: (each.batches, stage not in each.opened))
+        if stage not in member.opened:
+            member.opened.add(stage)
+            self._call(member, _Call(member.actor.open.remote(self._refs[stage]), self._settings.open_limit, stage))
+        ref = member.actor.work.remote(stage, batch.rows)
+        self._call(member, _Call(ref, batch.limit, stage, batch))
+        member.rows += len(batch.rows)
         return True
 
-    def collect(self, timeout: float) -> list[tuple[Row, Outcome]]:
-        """What was settled since the last call, waiting at most `timeout` seconds for the first.
+    def _call(self, member: _Member, call: _Call) -> None:
+        if not member.calls:
+            member.head_since = time.monotonic()
+        member.calls.append(call)
 
-        Raises WorkFailed where workers cannot even open the stage.
+    def collect(self, timeout: float) -> list[Event]:
+        """What happened since the last call, waiting at most `timeout` seconds for the first.
+
+        Raises WorkFailed where workers die while they open a stage, and what keeps a stage from being opened.
         """
-        jobs = [job.ref for member in self._members for job in member.queue]
-        if jobs:
-            ray.wait(jobs, num_returns=1, timeout=timeout)
-        settled: list[tuple[Row, Outcome]] = []
-        for index, member in enumerate(self._members):
-            if self._drain(member, settled):
-                continue
-            self._dismiss(member)
-            self._members[index] = self._hire()
-        return settled
+        heads = [member.calls[0].ref for member in self._members if member.calls]
+        if not heads:
+            time.sleep(timeout)
+            return []
+        ray.wait(heads, num_returns=1, timeout=timeout)
+        events: list[Event] = []
+        for member in list(self._members):
+            if not self._drain(member, events):
+                self._dismiss(member)
+                events.extend(self._rest_of(member))
+        return events
 
-    def _drain(self, member: _Member, settled: list[tuple[Row, Outcome]]) -> bool:
-        """Take the finished jobs off a member's queue; False where the member is lost."""
-        while member.queue:
-            job = member.queue[0]
-            ready, _ = ray.wait([job.ref], timeout=0)
+    def _drain(self, member: _Member, events: list[Event]) -> bool:
+        """Take the finished calls off a member's queue; False where the member is lost."""
+        while member.calls:
+            call = member.calls[0]
+            ready, _ = ray.wait([call.ref], timeout=0)
             if not ready:
                 if member.overdue(time.monotonic()):
-                    limit = f"took longer than its {job.limit:.0f} s"
-                    self._blame(member.queue.popleft(), Failed("retry", TIMEOUT, limit), settled)
+                    self._blame(member, Failed("retry", TIMEOUT, f"took longer than its {call.limit:.0f} s"), events)
                     return False
                 return True
-            member.queue.popleft()
-            member.head_since = time.monotonic()
             try:
-                result = ray.get(job.ref)
+                result = ray.get(call.ref)
             except RayTaskError as error:
                 result = bug(error)
-            except RayActorError as error:
-                self._blame(job, Failed("retry", WORKER_DIED, str(error)), settled)
+            except RayError as error:
+                self._died(member, error, events)
                 return False
-            if job.row is not None:
-                settled.append((job.row, result))
-            elif result is not None:
-                raise _opening_failed(result)
+            member.calls.popleft()
+            member.head_since = time.monotonic()
+            self._answered(member, call, result, events)
         return True
 
-    def _blame(self, job: _Job, failure: Failed, settled: list[tuple[Row, Outcome]]) -> None:
-        if job.row is not None:
-            settled.append((job.row, failure))
-            return
-        self._deaths_at_open += 1
-        if self._deaths_at_open >= _DEATHS_AT_OPEN:
-            raise WorkFailed(f"workers of {self._stage.name} die while they load: {failure.message}")
+    def _answered(self, member: _Member, call: _Call, result: Any, events: list[Event]) -> None:
+        match result:
+            case Hello():
+                member.hello = result
+                self._deaths_at_start = 0
+            case Report() if call.batch and call.stage:
+                rows = call.batch.rows
+                events.extend(
+                    Settled(call.stage, row, outcome) for row, outcome in zip(rows, result.outcomes, strict=True)
+                )
+                events.append(Timed(call.stage, len(rows), result.seconds))
+                member.leaving = member.leaving or result.spent
+            case Fatal():
+                raise result.error
+            case Failed() if call.batch and call.stage:
+                # The rows or their results did not pass through Ray: a fault in the code, of each of them.
+                events.extend(Settled(call.stage, row, result) for row in call.batch.rows)
+            case Failed():
+                raise WorkFailed(f"{call.stage or 'a worker'} could not be opened: {result.message}")
+
+    def _died(self, member: _Member, error: RayError, events: list[Event]) -> None:
+        if member.hello is None:
+            self._deaths_at_start += 1
+            if self._deaths_at_start >= _DEATHS_AT_START:
+                raise WorkFailed(f"workers die while they start: {error}")
+        elif isinstance(error, OutOfMemoryError):
+            self._blame(member, Failed("retry", OUT_OF_MEMORY, str(error)), events)
+        elif isinstance(error, RayActorError) and not self._cluster.node_is_lost(member.hello.node_id):
+            self._blame(member, Failed("retry", WORKER_DIED, str(error)), events)
+
+    def _blame(self, member: _Member, failure: Failed, events: list[Event]) -> None:
+        """Blame the batch that was being worked on: a row that was alone has failed, several are tried one by one."""
+        call = member.calls.popleft()
+        if call.batch and call.stage and len(call.batch.rows) == 1:
+            events.append(Settled(call.stage, call.batch.rows[0], failure))
+        elif call.batch and call.stage:
+            events.append(Returned(call.stage, call.batch.rows, alone=True))
+        elif call.stage:
+            self._deaths_at_open[call.stage] += 1
+            if self._deaths_at_open[call.stage] >= _DEATHS_AT_OPEN:
+                raise WorkFailed(f"workers die while they open {call.stage}: {failure.message}")
+
+    def _rest_of(self, member: _Member) -> Iterator[Event]:
+        for call in member.calls:
+            if call.batch and call.stage:
+                yield Returned(call.stage, call.batch.rows, alone=False)
 
     def _dismiss(self, member: _Member) -> None:
-        self._returned.extend(job.row for job in member.queue if job.row is not None)
         ray.kill(member.actor)
+        self._members.remove(member)
+
+    def check_nodes(self, needs: Resources) -> None:
+        """UserError where all workers of these needs have waited for a node longer than is allowed."""
+        members = [member for member in self._members if member.needs == needs]
+        now, limit = time.monotonic(), self._settings.node_limit
+        if members and all(not member.hello and now - member.head_since > limit for member in members):
+            raise UserError(
+                f"no node gave {needs.cpus:g} cpus and {needs.gpus:g} gpus for a worker within {limit:.0f} s: "
+                "let the cluster grow, or wait longer (engine.node_limit)"
+            )
 
     def close(self) -> None:
-        """Kill all actors; what they were working on is simply not done."""
+        """Kill all workers; what they were working on is simply not done."""
         for member in self._members:
             ray.kill(member.actor)
+        self._members = []
 
 
-def _opening_failed(result: Any) -> Exception:
-    error = getattr(result, "error", None)
-    return error if isinstance(error, Exception) else WorkFailed(f"the stage could not be opened: {result.message}")
+def _leave(members: list[_Member], number: int) -> None:
+    """Let so many go, those with the least before them first."""
+    for member in sorted(members, key=lambda member: member.batches)[: max(0, number)]:
+        member.leaving = True

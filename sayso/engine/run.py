@@ -1,58 +1,47 @@
-"""The loop: hand out pending rows, note what becomes of them, commit, until nothing is left."""
+"""The loop: hand out pending rows of all stages, note what becomes of them, commit, until nothing is left.
+
+    look (tables -> keys) -> hand out (rows -> workers) -> collect (outcomes) -> commit (-> tables) -> look ...
+
+The stages of a run work at once, as a stream: what one commits, those that read it take up at their next look. The
+tables are the only channel between them. Work that is further down the way goes first, and a stage pauses while those
+it feeds have a backlog, so little lies between the stages.
+"""
 
 from __future__ import annotations
 
-import heapq
-import random
 import time
 import uuid
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import count
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.engine.cluster import Cluster
 from sayso.engine.interrupt import Interrupts
-from sayso.engine.ledger import Ledger, Tally
-from sayso.engine.outcome import DEADLY, Done, Failed, Fatal, Outcome
+from sayso.engine.lane import Lane, Progress
+from sayso.engine.lease import lease
 from sayso.engine.settings import EngineSettings
-from sayso.errors import TooManyBugs
 from sayso.root import Root
-from sayso.rows import Row, Run
-from sayso.stage import Stage
-from sayso.tables import CommitId
+from sayso.rows import ClassCount, Run
+from sayso.stage import Resources, Stage
 
 if TYPE_CHECKING:
-    from sayso.engine.pool import Pool
+    from sayso.engine.metrics import Metrics
+    from sayso.engine.pool import Event, Pool
 
 _POLL_SECONDS = 0.2
+_FIT_SECONDS = 1.0
 _FIGURES_SECONDS = 5.0
-
-
-@dataclass
-class Progress:
-    """Where a stage stands; handed to `watch` a few times a second."""
-
-    stage: str
-    tally: Tally
-    in_flight: int = 0
-    settled: int = 0
-    video_seconds: float = 0.0
-    stored_bytes: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the stage began in this run."""
-        return time.monotonic() - self.started
-
+# Commits take no more than this share of the time.
+_COMMIT_SHARE = 0.01
+# Where workers wait for what is not committed yet, it is committed after so many seconds.
+_HUNGRY_SECONDS = 0.5
 
 Watch = Callable[[Progress], None]
 
 
 class Engine:
-    """Runs stages of one root, one after the other, in one connection to Ray. A context manager."""
+    """Runs stages of one root in one connection to Ray. A context manager."""
 
     def __init__(self, root: Root, settings: EngineSettings, run_id: str | None = None) -> None:
         self.root = root
@@ -69,37 +58,31 @@ class Engine:
         self._cluster.close()
         self._interrupts.__exit__()
 
-    def run(self, stage: Stage[Any, Any], watch: Watch = lambda progress: None) -> Progress:
-        """Run a stage over everything that is pending, and say what became of it.
+    def pause(self, seconds: float) -> None:
+        """Sleep; KeyboardInterrupt where a signal came."""
+        time.sleep(seconds)
+        self._interrupts.check()
 
-        Raises what stops a run (UserError, WorkFailed, KeyboardInterrupt) after what was settled is committed.
+    def run(self, stages: Sequence[Stage[Any, Any]], watch: Watch = lambda progress: None) -> list[Progress]:
+        """Run stages, in the order of the data's way, over everything that is pending; what became of each.
+
+        Raises what stops a run (UserError, WorkFailed, KeyboardInterrupt) after what was settled is committed;
+        RootBusy where another run works on one of the stages.
         """
         self._interrupts.check()
-        ledger = Ledger(stage, self.root, self.run_id)
-        progress = Progress(stage.name, ledger.tally)
-        queue = _Queue(ledger.pending(), self.settings.longest_wait)
-        watch(progress)
-        if not queue.empty:
-            self._work(stage, ledger, queue, progress, watch)
-        return progress
+        with lease(self.root, self.run_id, [stage.name for stage in stages], self.pause):
+            stream = _Stream(self, stages, watch)
+            try:
+                stream.flow()
+            finally:
+                stream.close()
+            return [lane.progress for lane in stream.lanes]
 
-    def _work(self, stage: Stage[Any, Any], ledger: Ledger, queue: _Queue, progress: Progress, watch: Watch) -> None:
+    def connect(self) -> Cluster:
+        """Ray, started or joined when there is a first row to work on."""
         self._cluster.connect()
         self._interrupts.install()
-        from sayso.engine.pool import Pool
-
-        figures = _Figures(self.root, self.run_id, progress)
-        pool = Pool(stage, self._cluster.pool_size(stage.resources, len(queue)), self.settings)
-        try:
-            for _ in _loop(ledger, queue, pool, self.settings, progress):
-                self._interrupts.check()
-                watch(progress)
-                figures.tick()
-        finally:
-            pool.close()
-            ledger.commit()
-            figures.tick(finished=True)
-        watch(progress)
+        return self._cluster
 
 
 def new_run_id() -> str:
@@ -107,140 +90,236 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:6]}"
 
 
-class _Queue:
-    """Rows to be handed out: those that are due, and those that wait."""
+class _Stream:
+    """The stages of one run, at work."""
 
-    def __init__(self, pending: Iterator[tuple[Row, float]], longest_wait: float) -> None:
-        self._longest_wait = longest_wait
-        self._due: deque[Row] = deque()
-        self._waiting: list[tuple[float, int, Row]] = []
-        self._tickets = count()
-        for row, wait in pending:
-            self.add(row, wait)
+    def __init__(self, engine: Engine, stages: Sequence[Stage[Any, Any]], watch: Watch) -> None:
+        self._engine = engine
+        self._settings = engine.settings
+        self._watch = watch
+        self.lanes = [Lane(stage, engine.root, engine.settings) for stage in stages]
+        self._lane_of = {lane.stage.name: lane for lane in self.lanes}
+        self._pool: Pool | None = None
+        self._fitted = 0.0
+        self._commits = _Commits()
+        self._commit_failed = False
+        self._figures = _Figures(engine.root, engine.run_id)
+
+    def flow(self) -> None:
+        """Work until all stages have come to rest."""
+        self._begin_ready()
+        while not all(lane.progress.finished for lane in self.lanes):
+            self._engine.pause(0)
+            self._hand_out()
+            for event in self._collect():
+                self._note(event)
+            self._commit_if_due()
+            self._begin_ready()
+            self._report()
+
+    def _begin_ready(self) -> None:
+        """Begin stages, look for new rows, and let those that nothing is left for come to rest; upstream first.
+
+        One stage begins a turn: counting millions of keys takes a while, and the rows of those before can be at work.
+        """
+        above_rest, began = True, False
+        for lane in self.lanes:
+            if not lane.begun and not began and (above_rest or not lane.stage.whole):
+                lane.begin()
+                began = True
+                self._watch(lane.progress)
+            elif lane.begun:
+                lane.look_if_due(hungry=self._hungry)
+            if above_rest and lane.idle and not lane.progress.finished:
+                lane.finish()
+                self._report_lane(lane)
+                self._figures.write(self.lanes)
+            elif lane.progress.finished and not lane.idle:
+                lane.reopen()
+            above_rest = above_rest and lane.idle
 
     @property
-    def empty(self) -> bool:
-        return not self._due and not self._waiting
+    def _hungry(self) -> bool:
+        """Whether workers could do more than is queued."""
+        if self._pool is None:
+            return True
+        return any(self._pool.has_room(lane.stage.resources) for lane in self.lanes)
 
-    def __len__(self) -> int:
-        return len(self._due) + len(self._waiting)
-
-    def add(self, row: Row, wait: float) -> bool:
-        """Queue a row that is due in `wait` seconds; False where that is left to the next run."""
-        if wait > self._longest_wait:
-            return False
-        if wait <= 0:
-            self._due.append(row)
-        else:
-            heapq.heappush(self._waiting, (time.monotonic() + wait, next(self._tickets), row))
-        return True
-
-    def pop(self) -> Row | None:
-        """The next row that is due."""
-        while self._waiting and self._waiting[0][0] <= time.monotonic():
-            self._due.append(heapq.heappop(self._waiting)[2])
-        return self._due.popleft() if self._due else None
-
-    def put_back(self, row: Row) -> None:
-        self._due.appendleft(row)
-
-
-def _loop(ledger: Ledger, queue: _Queue, pool: Pool, settings: EngineSettings, progress: Progress) -> Iterator[None]:
-    """Yields a few times a second, until every row is settled or left to a later run."""
-    judge = _Judge(ledger, queue, settings, progress)
-    while not queue.empty or pool.in_flight:
-        while (row := pool.take_back() or queue.pop()) is not None:
-            if not pool.offer(row):
-                queue.put_back(row)
-                break
-        if not pool.in_flight:
-            time.sleep(_POLL_SECONDS)
-        for row, outcome in pool.collect(_POLL_SECONDS):
-            judge(row, outcome)
-        progress.in_flight = pool.in_flight
-        ledger.commit_if_due(settings.commit_seconds, settings.commit_rows)
-        yield
-
-
-class _Judge:
-    """Decides what a row's outcome means: done, dropped, tried again, quarantined, or the end of the run."""
-
-    def __init__(self, ledger: Ledger, queue: _Queue, settings: EngineSettings, progress: Progress) -> None:
-        self._ledger = ledger
-        self._queue = queue
-        self._settings = settings
-        self._progress = progress
-        self._tried: Counter[str] = Counter()
-        self._bugs: list[str] = []
-
-    def __call__(self, row: Row, outcome: Outcome) -> None:
-        if isinstance(outcome, Fatal):
-            raise outcome.error
-        self._progress.settled += 1
-        if isinstance(outcome, Done):
-            self._ledger.done(row, outcome)
-            self._progress.video_seconds += outcome.video_seconds
-            self._progress.stored_bytes += outcome.bytes
-            self._bugs = []
-        else:
-            self._failed(row, outcome)
-
-    def _failed(self, row: Row, failure: Failed) -> None:
-        if failure.kind == "bug":
-            self._bugs.append(failure.message)
-        else:
-            self._bugs = []
-        if failure.kind == "retry":
-            self._try_again(row, failure)
-        else:
-            self._ledger.failed(row, failure, wait=None)
-        if len(self._bugs) >= self._settings.bugs_in_a_row:
-            raise TooManyBugs(f"{len(self._bugs)} rows in a row failed with a traceback; the first:\n{self._bugs[0]}")
-
-    def _try_again(self, row: Row, failure: Failed) -> None:
-        key = self._ledger.key(row)
-        self._tried[key] += 1
-        tried = self._tried[key]
-        if failure.reason in DEADLY and self._ledger.attempts(row, failure.reason) + 1 >= self._settings.attempts:
-            message = f"quarantined after {self._settings.attempts} attempts: {failure.message}"
-            self._ledger.failed(row, Failed("poison", failure.reason, message), wait=None)
+    def _hand_out(self) -> None:
+        """Give rows to workers, those furthest down the way first."""
+        if self._pool is None and not any(lane.queued for lane in self.lanes):
             return
-        wait = max(failure.after, self._settings.backoff * 2.0 ** (tried - 1) * random.uniform(0.8, 1.2))
-        self._ledger.failed(row, failure, wait)
-        if tried < self._settings.attempts:
-            self._queue.add(row, wait)
+        pool = self._pool or self._open_pool()
+        if time.monotonic() - self._fitted > _FIT_SECONDS:
+            self._fit(pool)
+        for lane in reversed(self.lanes):
+            while not self._held_back(lane) and pool.has_room(lane.stage.resources) and (batch := lane.next_batch()):
+                taken = pool.offer(lane.stage.name, batch)
+                assert taken, "a worker had room"
+
+    def _open_pool(self) -> Pool:
+        cluster = self._engine.connect()
+        from sayso.engine.pool import Pool
+
+        self._pool = Pool({lane.stage.name: lane.stage for lane in self.lanes}, cluster, self._settings)
+        self._figures.publish_metrics()
+        return self._pool
+
+    def _fit(self, pool: Pool) -> None:
+        wanted: Counter[Resources] = Counter()
+        for lane in self.lanes:
+            if lane.queued or lane.in_flight:
+                wanted[lane.stage.resources] += lane.queued + lane.in_flight
+        pool.fit(wanted)
+        for needs in wanted:
+            pool.check_nodes(needs)
+        self._fitted = time.monotonic()
+
+    def _held_back(self, lane: Lane) -> bool:
+        """Back-pressure: whether a stage that this one feeds has more before it than it should."""
+        fed = (each for each in self.lanes if _feeds(lane.stage, each.stage) and not each.stage.whole)
+        return any(each.queued + lane.uncommitted > self._settings.backlog_rows for each in fed)
+
+    def _collect(self) -> list[Event]:
+        if self._pool is None:
+            return []
+        return self._pool.collect(_POLL_SECONDS)
+
+    def _note(self, event: Event) -> None:
+        from sayso.engine.pool import Returned, Settled, Timed
+
+        lane = self._lane_of[event.stage]
+        match event:
+            case Settled():
+                lane.settle(event.row, event.outcome)
+            case Timed():
+                lane.timed(event.rows, event.seconds)
+            case Returned():
+                lane.give_back(event.rows, event.alone)
+
+    def _commit_if_due(self) -> None:
+        waiting = sum(lane.uncommitted for lane in self.lanes)
+        if not waiting:
+            return
+        more = any(lane.has_due() and not self._held_back(lane) for lane in self.lanes)
+        nothing_else = not more and not any(lane.in_flight for lane in self.lanes)
+        hungry = self._hungry and not more
+        if (
+            self._commits.due(self._settings.commit_seconds, hungry)
+            or nothing_else
+            or (waiting >= self._settings.commit_rows)
+        ):
+            self._commit()
+
+    def _commit(self) -> None:
+        # What cannot be committed now is done again by the next run; trying once more at the end would only delay it.
+        self._commit_failed = True
+        with self._commits:
+            for lane in self.lanes:
+                if lane.commit():
+                    for reader in self.lanes:
+                        reader.stale = reader.stale or _feeds(lane.stage, reader.stage)
+        self._commit_failed = False
+
+    def _report(self) -> None:
+        for lane in self.lanes:
+            if lane.begun and not lane.progress.finished:
+                self._report_lane(lane)
+        self._figures.write_if_due(self.lanes)
+
+    def _report_lane(self, lane: Lane) -> None:
+        progress = lane.progress
+        progress.queued, progress.in_flight = lane.queued, lane.in_flight
+        progress.workers = self._pool.workers(lane.stage.resources) if self._pool else 0
+        self._watch(progress)
+
+    def close(self) -> None:
+        """End the workers, and commit what was settled before something ended the run."""
+        if self._pool:
+            self._pool.close()
+        if not self._commit_failed:
+            self._commit()
+            self._figures.write(self.lanes, last=True)
+
+
+def _feeds(stage: Stage[Any, Any], reader: Stage[Any, Any]) -> bool:
+    return stage.writes is reader.reads or stage.name in reader.after
+
+
+class _Commits:
+    """When to commit: often enough to lose little, seldom enough to cost little. Entered around a commit."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._cost = 0.0
+        self._began = 0.0
+
+    def due(self, seconds: float, hungry: bool) -> bool:
+        """Whether it is time; sooner where workers are `hungry` for what is not committed."""
+        since = time.monotonic() - self._last
+        return since >= (_HUNGRY_SECONDS if hungry else max(seconds, self._cost / _COMMIT_SHARE))
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *exception: object) -> None:
+        self._last = time.monotonic()
+        self._cost = self._last - self._began
 
 
 class _Figures:
-    """Writes a row of the runs table every few seconds."""
+    """Writes rows of the runs table every few seconds, and the metrics for Prometheus."""
 
-    def __init__(self, root: Root, run_id: str, progress: Progress) -> None:
+    def __init__(self, root: Root, run_id: str) -> None:
         self._table = root.table(Run)
         self._run_id = run_id
-        self._progress = progress
-        self._written = 0
         self._last = time.monotonic()
+        self._cost = 0.0
+        self._written: set[str] = set()
+        self._metrics: Metrics | None = None
 
-    def tick(self, finished: bool = False) -> None:
-        """Write figures if it is time to, or if this is the end."""
-        if not finished and time.monotonic() - self._last < _FIGURES_SECONDS:
-            return
+    def publish_metrics(self) -> None:
+        """Publish metrics from now on; Ray is there."""
+        from sayso.engine.metrics import Metrics
+
+        self._metrics = Metrics(self._run_id)
+
+    def write_if_due(self, lanes: Sequence[Lane]) -> None:
+        """Write figures if it is time to."""
+        if time.monotonic() - self._last >= max(_FIGURES_SECONDS, self._cost / _COMMIT_SHARE):
+            self.write(lanes)
+
+    def write(self, lanes: Sequence[Lane], last: bool = False) -> None:
+        """Write the figures of stages at work, and once more those of each that came to rest."""
+        began = time.monotonic()
+        due = [lane.progress for lane in lanes if lane.begun and lane.stage.name not in self._written]
+        if self._metrics:
+            for progress in due:
+                self._metrics.publish(progress)
+        marks = {MADE_BY: "engine", MADE_FROM: self._run_id}
+        rows = [_figures(self._run_id, progress, last) for progress in due if progress.settled or progress.queued]
+        self._table.append([{**row.model_dump(), **marks} for row in rows])
+        self._written = {lane.stage.name for lane in lanes if lane.progress.finished}
         self._last = time.monotonic()
-        progress, elapsed = self._progress, max(self._progress.elapsed, 1e-9)
-        row = Run(
-            run_id=self._run_id,
-            stage=progress.stage,
-            elapsed=elapsed,
-            total=progress.tally.total,
-            done=progress.tally.done,
-            failed=progress.tally.failed.total(),
-            in_flight=progress.in_flight,
-            rows_per_second=progress.settled / elapsed,
-            video_seconds=progress.video_seconds,
-            video_seconds_per_second=progress.video_seconds / elapsed,
-            bytes_per_second=progress.stored_bytes / elapsed,
-            finished=finished,
-        )
-        marks = {"made_by": progress.stage, "made_from": self._run_id}
-        self._table.append([{**row.model_dump(), **marks}], CommitId(f"{self._run_id}/{progress.stage}", self._written))
-        self._written += 1
+        self._cost = self._last - began
+
+
+def _figures(run_id: str, progress: Progress, last: bool) -> Run:
+    elapsed = max(progress.elapsed, 1e-9)
+    return Run(
+        run_id=run_id,
+        stage=progress.stage,
+        elapsed=elapsed,
+        total=progress.tally.total,
+        done=progress.tally.done,
+        failed=progress.tally.failed.total(),
+        in_flight=progress.in_flight,
+        rows_per_second=progress.settled / elapsed,
+        video_seconds=progress.video_seconds,
+        video_seconds_per_second=progress.video_seconds / elapsed,
+        bytes_per_second=progress.stored_bytes / elapsed,
+        finished=last or progress.finished,
+        queued=progress.queued,
+        workers=progress.workers,
+        failed_by_class=[ClassCount(reason=reason, count=count) for reason, count in progress.tally.failed.items()],
+    )

@@ -19,7 +19,6 @@ from sayso.errors import ConfigError, Skip
 from sayso.ids import narration_id
 from sayso.root import Root
 from sayso.rows import Interval, Media, Narration, Row, SourceFacts, Span, Transcript
-from sayso.tables import CommitId
 
 EVERYTHING = AlignSettings()
 
@@ -50,7 +49,7 @@ def reason_of_skip(row: VideoText, settings: AlignSettings = EVERYTHING) -> str:
 def append(root: Root, *rows: Row) -> None:
     for number, row in enumerate(rows):
         record = {**row.model_dump(), "made_by": "test", "made_from": str(number)}
-        root.table(type(row)).append([record], CommitId(f"test-{number}", 0))
+        root.table(type(row)).append([record])
 
 
 def test_narrations_have_times_ids_and_reasons() -> None:
@@ -111,7 +110,6 @@ def test_languages_are_wanted_in_order_and_regions_do_not_matter() -> None:
 def test_videos_that_cannot_be_used_are_skipped() -> None:
     said = [transcript("asr:tiny", "Now stir it.")]
     assert reason_of_skip(video_text(media(width=0, height=0), said)) == "no_video"
-    assert reason_of_skip(video_text(media(), said, duplicate_of="demo:0")) == "duplicate"
 
 
 def test_a_still_video_drops_all_that_is_said() -> None:
@@ -168,25 +166,44 @@ def shuffled(track: Transcript, random: Random) -> Transcript:
 
 
 def test_the_stage_gathers_each_video_with_its_text(root: Root) -> None:
-    second = media("demo:2", sha256="b")
-    copy = media("demo:3", sha256="a")
     texts = [transcript("subtitle:en", "Now stir it."), transcript("asr:tiny", "Now stir it.")]
-    append(root, copy, second, media(), texts[0], texts[1])
+    append(root, media("demo:2"), media(), texts[0], texts[1])
     stage = Align(root)
     stage.open()
-    rows = list(stage.inputs())
-    assert [stage.key(row) for row in rows] == ["demo:1", "demo:2", "demo:3"]
-    assert [row.duplicate_of for row in rows] == [None, None, "demo:1"]
-    assert [each.source for each in rows[0].transcripts] == ["asr:tiny", "subtitle:en"]
-    (row,) = stage(rows[0])
+    assert sorted(stage.input_keys().to_pylist()) == ["demo:1", "demo:2"]
+    rows = {stage.key(row): row for row in stage.inputs(["demo:2", "demo:1"])}
+    assert rows.keys() == {"demo:1", "demo:2"}
+    assert [each.source for each in rows["demo:1"].transcripts] == ["asr:tiny", "subtitle:en"]
+    (row,) = stage(rows["demo:1"])
     assert row.source == "subtitle:en"
     with pytest.raises(Skip, match="no speech"):
-        stage(rows[1])
-    assert stage.video_seconds(rows[0], []) == 60.0
+        stage(rows["demo:2"])
+    assert stage.video_seconds(rows["demo:1"], []) == 60.0
+
+
+def test_the_stage_gathers_the_videos_that_it_is_asked_for(root: Root) -> None:
+    ids = [f"demo:{number}" for number in range(2300)]
+    records = [{**media(video_id).model_dump(), "made_by": "test", "made_from": ""} for video_id in ids]
+    root.table(Media).append(records)
+    append(root, transcript("asr:tiny", "Now stir it."))
+    stage = Align(root)
+    assert sorted(stage.input_keys().to_pylist()) == sorted(ids)
+    asked = [*ids[1::2], ids[1], "demo:gone"]
+    found = [(row.video_id, len(row.transcripts)) for row in stage.inputs(asked)]
+    assert sorted(found) == sorted((video_id, int(video_id == "demo:1")) for video_id in ids[1::2])
+
+
+def test_what_is_made_of_a_video_does_not_depend_on_its_copies(root: Root) -> None:
+    append(root, media("demo:0", sha256="a"), media("demo:1", sha256="a"), transcript("asr:tiny", "Now stir it."))
+    stage = Align(root)
+    (row,) = stage.inputs(["demo:1"])
+    assert stage(row) == made(transcript("asr:tiny", "Now stir it."))
 
 
 def test_the_stage_has_nothing_to_do_in_an_empty_root(root: Root) -> None:
-    assert list(Align(root).inputs()) == []
+    stage = Align(root)
+    assert stage.input_keys().to_pylist() == []
+    assert list(stage.inputs(["demo:1"])) == []
 
 
 def test_settings_are_checked_and_documented() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sayso.root import Root
-from sayso.rows import Failure, Narration, Shard, Video
+from sayso.rows import Failure, Media, Narration, Shard, Video
+from shards.plan import left_out
 
 Command = Callable[..., Any]
 
@@ -33,11 +34,28 @@ def test_the_site_has_the_faults_of_real_ones_and_the_stages_name_them(demo: tup
     assert stages["discover"]["done"] == 10  # eight videos, one again under another id, one that is gone
     assert stages["fetch"]["failed"] == {"http_404": 1, "truncated": 1}
     assert stages["fetch"]["done"] == 8
-    assert stages["align"]["skipped"] == {"duplicate": 1}
+    assert stages["align"]["done"] == 8
     root = Root(str(folder / "root")).open()
+    (copy,) = left_out(root).values()
+    assert (copy.kind, copy.reason) == ("skip", "duplicate")
+    assert copy.message == f"same bytes as {_copied(root, copy.id)}"
     retried = [row for row in root.table(Failure).rows(stage="fetch") if row.kind == "retry"]
     assert [row.reason for row in retried] == ["http_503"]
     assert all(row.video_id.startswith("saysodemo:") for row in root.table(Video).rows())
+
+
+def _copied(root: Root, video_id: str) -> str:
+    """The other video that was made of the same bytes."""
+    digest_of = {row.video_id: row.source.sha256 for row in root.table(Media).rows()}
+    (other,) = (other for other, digest in digest_of.items() if digest == digest_of[video_id] and other != video_id)
+    return other
+
+
+def test_no_video_is_cut_twice(demo: tuple[Path, Any]) -> None:
+    root = Root(str(demo[0] / "root")).open()
+    cut = {video for shard in root.table(Shard).rows() for video in shard.video_ids}
+    assert cut
+    assert not cut & left_out(root).keys()
 
 
 def test_narrations_come_from_captions_and_from_speech(demo: tuple[Path, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import av
 import pytest
 
-from sayso.engine.ledger import newest_failures
+from sayso.engine.failures import newest_failures
 from sayso.root import Root
 from sayso.rows import Narration, Shard, Video
 
@@ -33,7 +33,7 @@ def titles(root: Root) -> dict[str, str]:
 
 
 def test_every_video_is_used_or_dropped_with_a_reason(root: Root, titles: dict[str, str]) -> None:
-    dropped = {titles[key]: failure.reason for key, failure in newest_failures(root, "align").items()}
+    dropped = {titles[row["id"]]: row["reason"] for row in newest_failures(root, "align").to_pylist()}
     assert dropped == {
         "video2slides_example": "low_confidence",  # what a model of English makes of Chinese
         "decord_pancake": "low_confidence",  # cooking, no word

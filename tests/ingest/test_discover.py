@@ -11,7 +11,7 @@ from demo.site.server import serve
 from demo.site.site import Site
 from ingest.discover import DiscoverSettings, discover, record
 from ingest.sites import SiteSettings
-from sayso.errors import ConfigError, InputError, WorkFailed
+from sayso.errors import ConfigError, InputError, RootBusy, WorkFailed
 from sayso.root import Root
 from sayso.rows import Video
 
@@ -307,3 +307,16 @@ def test_an_error_in_a_source_records_nothing(folder: Path, tmp_path: Path) -> N
     with pytest.raises(InputError):
         record(root, discover([str(folder), "/no/such/folder"]))
     assert not list(root.table(Video).rows())
+
+
+def test_of_two_at_once_the_second_is_refused_and_nothing_is_doubled(root: Root) -> None:
+    video = Video(video_id="a", url="http://x/a")
+
+    def found_by_both() -> Iterator[Video]:
+        record(root, [video])
+        yield video
+
+    with pytest.raises(RootBusy, match="`discover`"):
+        record(root, found_by_both())
+    assert [row.video_id for row in root.table(Video).rows()] == ["a"]
+    assert record(root, [video]).known == 1

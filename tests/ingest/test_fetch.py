@@ -19,7 +19,6 @@ from ingest.sources.folder import find
 from sayso.errors import Permanent, Skip
 from sayso.root import Root
 from sayso.rows import Media, Video
-from sayso.tables import CommitId
 
 Make = Callable[..., Path]
 
@@ -62,7 +61,7 @@ def test_a_file_becomes_a_proxy_with_its_captions(root: Root, make: Make) -> Non
 def test_a_row_survives_its_table(root: Root, make: Make) -> None:
     media = fetched(root, video_of(make("x.mp4", *SCENE, *TONE)), FetchSettings(keep_original=True))
     marks = {"made_by": "fetch", "made_from": media.video_id}
-    root.table(Media).append([{**media.model_dump(), **marks}], CommitId("test", 0))
+    root.table(Media).append([{**media.model_dump(), **marks}])
     assert list(root.table(Media).rows()) == [media]
 
 

@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 from ingest.ffmpeg import find_ffmpeg
 from ingest.probe import probe
 from ingest.transcribe import Transcribe, TranscribeSettings
-from sayso.engine.ledger import newest_failures
+from sayso.engine.failures import newest_failures
 from sayso.root import Root
 from sayso.rows import Media, Transcript, Video
 
@@ -34,8 +34,8 @@ class World:
         self.media = {titles[media.video_id]: media for media in root.table(Media).rows()}
         heard = (row for row in root.table(Transcript).rows() if row.source.startswith("asr:"))
         self.transcripts = {titles[row.video_id]: row for row in heard}
-        refused = newest_failures(root, "transcribe")
-        self.skipped = {titles[key]: failure.reason for key, failure in refused.items()}
+        refused = newest_failures(root, "transcribe").to_pylist()
+        self.skipped = {titles[row["id"]]: row["reason"] for row in refused}
 
 
 @pytest.fixture(scope="module")

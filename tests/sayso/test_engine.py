@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
 from sayso.engine import Engine, EngineSettings, Progress
-from sayso.engine.ledger import newest_failures
-from sayso.errors import ModelNotFound, NoSpace, Permanent, Retry, Skip, TooManyBugs
+from sayso.engine.failures import newest_failures
+from sayso.errors import ModelNotFound, NoSpace, Permanent, Retry, Skip, StorageError, TooManyBugs
 from sayso.root import Root
-from sayso.rows import Media, SourceFacts, Video
+from sayso.rows import Failure, Media, SourceFacts, Video
 from sayso.stage import Stage
-from sayso.tables import CommitId
 
-SETTINGS = EngineSettings(workers=2, backoff=0.05, commit_seconds=0.2)
+SETTINGS = EngineSettings(
+    workers=2,
+    backoff=0.05,
+    backoff_by_class={"no_space": 0.05, "storage": 0.05},
+    commit_seconds=0.2,
+    worker_memory_gib=1,
+)
+_MIB = 2**20
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,6 +37,9 @@ def cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
     ray.shutdown()
+
+
+_LEAKED: list[bytes] = []
 
 
 class Behave(Stage[Video, Media]):
@@ -42,7 +55,7 @@ class Behave(Stage[Video, Media]):
     def video_seconds(self, row: Video, made: Sequence[Media]) -> float:
         return 10.0
 
-    def __call__(self, row: Video) -> Sequence[Media]:
+    def __call__(self, row: Video) -> Sequence[Media]:  # noqa: C901  # a list of misdeeds
         match row.title:
             case "skip":
                 raise Skip("no_speech")
@@ -57,12 +70,33 @@ class Behave(Stage[Video, Media]):
                     raise Retry("http_503")
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "segfault":
+                ctypes.string_at(0)
             case "hang":
                 time.sleep(60)
+            case "hang in C":
+                ctypes.PyDLL(None).sleep(60)  # a call that keeps the interpreter's lock
+            case "eat":
+                self._eaten = bytearray(2000 * _MIB)
+            case "leak":
+                _LEAKED.append(b"x" * (100 * _MIB))
+            case "exit":
+                sys.exit(3)
             case "bug":
                 raise ZeroDivisionError("made for this test")
             case "full":
                 raise OSError(28, "No space left on device")
+            case "no answer":
+                raise StorageError("s3://x does not answer")
+        with open(f"{self.root.url}/{row.video_id}.pids", "a") as file:  # noqa: PTH123
+            print(os.getpid(), file=file)
+        return [media(row.video_id)]
+
+
+class Mended(Behave):
+    """The same stage after somebody made space."""
+
+    def __call__(self, row: Video) -> Sequence[Media]:
         return [media(row.video_id)]
 
 
@@ -84,12 +118,26 @@ def media(video_id: str) -> Media:
 def add(root: Root, titles: Sequence[str], first: int = 0) -> None:
     rows = [Video(video_id=f"v{i}", url=f"http://x/{i}", title=title) for i, title in enumerate(titles, first)]
     marks = {"made_by": "test", "made_from": ""}
-    root.table(Video).append([{**row.model_dump(), **marks} for row in rows], CommitId(f"add{first}", 0))
+    root.table(Video).append([{**row.model_dump(), **marks} for row in rows])
 
 
-def run(stage: Behave) -> Progress:
-    with Engine(stage.root, SETTINGS) as engine:
-        return engine.run(stage)
+def run(stage: Behave, **settings: Any) -> Progress:
+    with Engine(stage.root, SETTINGS.model_copy(update=settings)) as engine:
+        (progress,) = engine.run([stage])
+        return progress
+
+
+def failed(root: Root) -> dict[str, tuple[str, str, int]]:
+    """Kind, class and attempts of the newest failure of each row that is not done."""
+    rows = newest_failures(root, "behave").to_pylist()
+    done = made(root)
+    return {row["id"]: (row["kind"], row["reason"], row["attempts"]) for row in rows if row["id"] not in done}
+
+
+def processes(root: Root) -> list[int]:
+    """The process that did each row that was done, by the row's number."""
+    files = sorted(Path(root.url).glob("*.pids"), key=lambda path: int(path.stem[1:]))
+    return [int(path.read_text().split()[0]) for path in files]
 
 
 def made(root: Root) -> list[str]:
@@ -119,43 +167,76 @@ def test_retries_go_through_and_what_does_not_is_tried_in_the_next_run(root: Roo
     tally = run(Behave(root)).tally
     assert made(root) == ["v0"]
     assert dict(tally.failed) == {"http_503": 1}
-    failure = newest_failures(root, "behave")["v1"]
-    assert (failure.kind, failure.attempts) == ("retry", 3)
+    assert failed(root) == {"v1": ("retry", "http_503", 3)}
     again = run(Behave(root))
     assert again.settled == 3
 
 
 def test_deadly_rows_are_quarantined_and_their_neighbours_unharmed(root: Root) -> None:
-    add(root, ["fine", "die", "fine", "hang", *["fine"] * 8])
+    deadly = {
+        "die": "worker_died", "segfault": "worker_died", "exit": "worker_died", "hang": "timeout",
+        "hang in C": "timeout", "eat": "out_of_memory",
+    }  # fmt: skip
+    add(root, ["fine", *deadly, *["fine"] * 8])
     tally = run(Behave(root)).tally
-    assert tally.done == 10
-    assert dict(tally.failed) == {"worker_died": 1, "timeout": 1}
-    failures = newest_failures(root, "behave")
-    assert {key: (row.kind, row.attempts) for key, row in failures.items()} == {
-        "v1": ("poison", 3),
-        "v3": ("poison", 3),
-    }
+    assert tally.done == 9
+    assert dict(tally.failed) == {"worker_died": 3, "timeout": 2, "out_of_memory": 1}
+    assert failed(root) == {f"v{i}": ("poison", reason, 3) for i, reason in enumerate(deadly.values(), 1)}
     assert run(Behave(root)).settled == 0
+
+
+def test_a_deadly_row_among_quick_ones_harms_none_of_its_batch(root: Root) -> None:
+    add(root, [*["fine"] * 200, "segfault", *["fine"] * 200])
+    tally = run(Behave(root)).tally
+    assert (tally.done, dict(tally.failed)) == (400, {"worker_died": 1})
+    rows = root.table(Failure).rows(stage="behave")
+    assert {row.id for row in rows} == {"v200"}, "a neighbour was counted as tried"
+
+
+def test_a_worker_that_grows_is_replaced_before_a_row_fails(root: Root) -> None:
+    add(root, ["leak"] * 24)
+    tally = run(Behave(root)).tally
+    assert (tally.done, dict(tally.failed)) == (24, {})
+    used = processes(root)
+    assert len(set(used)) >= 4, "no worker may hold more than 10 leaks of 100 MiB"
+    assert max(used.count(pid) for pid in set(used)) <= 10
+
+
+def test_a_worker_is_replaced_after_so_many_rows(root: Root) -> None:
+    add(root, ["fine"] * 40)
+    run(Behave(root), worker_rows=10, batch_seconds=1e-9)
+    used = processes(root)
+    assert len(used) == 40
+    assert max(used.count(pid) for pid in set(used)) <= 10
 
 
 def test_a_bug_is_kept_with_its_traceback_and_many_stop_the_run(root: Root) -> None:
     add(root, ["bug", "fine"])
     run(Behave(root))
-    failure = newest_failures(root, "behave")["v0"]
-    assert (failure.kind, failure.reason) == ("bug", "ZeroDivisionError")
-    assert "made for this test" in failure.message
-    assert "Traceback" in failure.message
+    (failure,) = newest_failures(root, "behave", messages=True).to_pylist()
+    assert (failure["id"], failure["kind"], failure["reason"]) == ("v0", "bug", "ZeroDivisionError")
+    assert "made for this test" in failure["message"]
+    assert "Traceback" in failure["message"]
     add(root, ["bug"] * 30, first=100)
     with pytest.raises(TooManyBugs, match="made for this test"):
         run(Behave(root))
-    assert len(newest_failures(root, "behave")) >= 10
+    assert len(failed(root)) >= 10
 
 
-def test_a_full_disk_stops_the_run_and_blames_no_row(root: Root) -> None:
-    add(root, ["full"])
-    with pytest.raises(NoSpace):
+@pytest.mark.parametrize(
+    ("title", "reason", "error"), [("full", "no_space", NoSpace), ("no answer", "storage", StorageError)]
+)
+def test_rows_wait_for_space_and_storage_and_many_stop_the_run(
+    title: str, reason: str, error: type[Exception], root: Root
+) -> None:
+    add(root, [title, "fine"])
+    assert dict(run(Behave(root)).tally.failed) == {reason: 1}
+    assert failed(root) == {"v0": ("retry", reason, 3)}
+    add(root, [title] * 12, first=100)
+    with pytest.raises(error):
         run(Behave(root))
-    assert newest_failures(root, "behave") == {}
+    assert dict(run(Mended(root)).tally.failed) == {}
+    assert len(made(root)) == 14
 
 
 def test_a_missing_model_stops_the_run_with_its_own_error(root: Root) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from sayso.ids import narration_id
 from sayso.root import Root
-from sayso.rows import Media, Narration, Row, SourceFacts, Video
-from sayso.tables import CommitId
+from sayso.rows import Media, Narration, Row, Shard, SourceFacts, Video
+from shards.plan import ShardSettings
+from shards.stage import MakeShards
 
 RATE = 16000
 BITS = 9
@@ -92,10 +93,10 @@ class Lab:
         return [begin + float(onset) / RATE for onset in onsets]
 
     @staticmethod
-    def append(root: Root, rows: Iterable[Row], number: int = 0) -> None:
+    def append(root: Root, rows: Iterable[Row]) -> None:
         rows = list(rows)
         records = [{**row.model_dump(), "made_by": "test", "made_from": "test"} for row in rows]
-        root.table(type(rows[0])).append(records, CommitId("test", number))
+        root.table(type(rows[0])).append(records)
 
     @staticmethod
     def narration(video: str, start: float, end: float, text: str = "", *, kept: bool = True) -> Narration:
@@ -111,8 +112,10 @@ class Lab:
         )
 
     @staticmethod
-    def media_row(video: str, data: bytes, seconds: float, *, width: int = 320) -> Media:
+    def media_row(video: str, data: bytes, seconds: float, *, width: int = 320, source: str = "") -> Media:
+        """`source` names the bytes that the proxy was made of; by default no other video has the same."""
         digest = hashlib.sha256(data).hexdigest()
+        origin = hashlib.sha256((source or video).encode()).hexdigest()
         return Media(
             video_id=video,
             key=f"media/{video}/proxy.mp4",
@@ -123,17 +126,30 @@ class Lab:
             height=240 if width else 0,
             fps=10,
             audio=True,
-            source=SourceFacts(sha256=digest, bytes=len(data), container="mp4", duration=seconds),
+            source=SourceFacts(sha256=origin, bytes=len(data), container="mp4", duration=seconds),
         )
 
     @staticmethod
-    def add_videos(root: Root, ids: Sequence[str], proxy: bytes, seconds: float, *, number: int = 0) -> None:
-        """Videos that all have the same proxy, with a narration every 2 s."""
+    def add_videos(root: Root, ids: Sequence[str], proxy: bytes, seconds: float) -> None:
+        """Videos whose proxies are the same, with a narration every 2 s."""
         for video in ids:
             root.storage.put_bytes(proxy, f"media/{video}/proxy.mp4")
-        Lab.append(root, [Video(video_id=v, url=f"file:///{v}", task_id="tyre") for v in ids], number)
-        Lab.append(root, [Lab.media_row(v, proxy, seconds) for v in ids], number)
-        Lab.append(root, [Lab.narration(v, t + 0.25, t + 1.5) for v in ids for t in range(0, int(seconds), 2)], number)
+        Lab.append(root, [Video(video_id=v, url=f"file:///{v}", task_id="tyre") for v in ids])
+        Lab.append(root, [Lab.media_row(v, proxy, seconds) for v in ids])
+        Lab.append(root, [Lab.narration(v, t + 0.25, t + 1.5) for v in ids for t in range(0, int(seconds), 2)])
+
+    @staticmethod
+    def make_shards(root: Root, settings: ShardSettings) -> list[Shard]:
+        """Plan, make what is not made yet and publish, as the engine does; the new shards."""
+        stage = MakeShards(root, settings)
+        stage.begin()
+        stage.open()
+        done = set(root.table(Shard).keys().to_pylist())
+        shards = [shard for plan in stage.inputs(set(stage.input_keys().to_pylist()) - done) for shard in stage(plan)]
+        if shards:
+            Lab.append(root, shards)
+        stage.end()
+        return shards
 
 
 @pytest.fixture(scope="session")

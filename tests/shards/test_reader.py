@@ -18,10 +18,8 @@ from torch.utils.data import DataLoader
 from sayso.errors import ConfigError, CorruptObject, InputError
 from sayso.root import Root
 from sayso.storage import Storage
-from shards.manifest import publish_manifest
-from shards.plan import ShardSettings, plan_export
+from shards.plan import ShardSettings
 from shards.reader import Clip, ClipReader, ReaderSettings
-from shards.stage import MakeShards
 
 if TYPE_CHECKING:
     from tests.shards.conftest import Lab
@@ -30,13 +28,9 @@ VIDEOS = [f"site:v{number}" for number in range(9)]
 SMALL = ReaderSettings(frames=4, size=32, candidates=5, per_video=False, block_shards=3)
 
 
-def export(lab: Lab, root: Root, proxy: Path, ids: list[str], plan: ShardSettings, *, number: int = 0) -> str:
-    lab.add_videos(root, ids, proxy.read_bytes(), 12, number=number)
-    added = {(new.export, new.shard) for new in plan_export(root, plan).plans}
-    stage = MakeShards(root, plan.export)
-    made = [shard for each in stage.inputs() if (each.export, each.shard) in added for shard in stage(each)]
-    lab.append(root, made, number)
-    publish_manifest(root, plan.export)
+def export(lab: Lab, root: Root, proxy: Path, ids: list[str], plan: ShardSettings) -> str:
+    lab.add_videos(root, ids, proxy.read_bytes(), 12)
+    lab.make_shards(root, plan)
     return f"{root.url}/shards/{plan.export}"
 
 
@@ -276,7 +270,7 @@ def test_growth_adds_clips_and_keeps_the_old_shards(lab: Lab, root: Root, proxy:
     url = export(lab, root, proxy, VIDEOS[:3], plan)
     before = {key: root.storage.read(key) for key in root.storage.list("shards") if key.endswith(".tar")}
     old = set(raw_keys(reader(url)))
-    export(lab, root, proxy, VIDEOS[3:5], plan, number=1)
+    export(lab, root, proxy, VIDEOS[3:5], plan)
     assert {key: root.storage.read(key) for key in before} == before
     assert old < set(raw_keys(reader(url)))
     assert reader(url).samples == 30

@@ -17,7 +17,7 @@ import webdataset
 
 from sayso.errors import InputError, Permanent
 from sayso.root import Root
-from sayso.rows import Plan, Shard
+from sayso.rows import Plan
 from shards.manifest import publish_manifest
 from shards.plan import ShardSettings, plan_export
 from shards.stage import MakeShards
@@ -30,16 +30,6 @@ SETTINGS = ShardSettings(samples_per_shard=16, val=0.25, test=0.25)
 IDS = [f"site:v{number}" for number in range(8)]
 
 
-def make_all(lab: Lab, root: Root, settings: ShardSettings = SETTINGS) -> list[Shard]:
-    plan_export(root, settings)
-    stage = MakeShards(root, settings.export)
-    stage.open()
-    shards = [shard for plan in stage.inputs() for shard in stage(plan)]
-    lab.append(root, shards)
-    publish_manifest(root, settings.export)
-    return shards
-
-
 def published(root: Root) -> dict[str, bytes]:
     return {key: root.storage.read(key) for key in root.storage.list("shards")}
 
@@ -49,7 +39,7 @@ def test_shards_made_twice_have_the_same_bytes(lab: Lab, proxy: Path, tmp_path: 
     for name, ids in (("a", IDS), ("b", IDS[::-1])):
         root = Root(str(tmp_path / name)).create()
         lab.add_videos(root, ids, proxy.read_bytes(), 12)
-        make_all(lab, root)
+        lab.make_shards(root, SETTINGS)
         objects.append(published(root))
     assert objects[0] == objects[1]
     assert len([key for key in objects[0] if key.endswith(".tar")]) >= 3
@@ -57,7 +47,7 @@ def test_shards_made_twice_have_the_same_bytes(lab: Lab, proxy: Path, tmp_path: 
 
 def test_rows_vouch_for_what_was_published(lab: Lab, root: Root, proxy: Path) -> None:
     lab.add_videos(root, IDS, proxy.read_bytes(), 12)
-    shards = make_all(lab, root)
+    shards = lab.make_shards(root, SETTINGS)
     for shard in shards:
         assert verify_shard(root, shard) == []
         for stored in shard.objects():
@@ -68,7 +58,7 @@ def test_rows_vouch_for_what_was_published(lab: Lab, root: Root, proxy: Path) ->
 
 def test_the_tar_is_plain_and_tells_all_about_a_sample(lab: Lab, root: Root, proxy: Path) -> None:
     lab.add_videos(root, IDS[:1], proxy.read_bytes(), 12)
-    (shard,) = make_all(lab, root)
+    (shard,) = lab.make_shards(root, SETTINGS)
     with tarfile.open(root.storage.path(shard.key)) as tar:
         members = tar.getmembers()
         assert {(m.mtime, m.uid, m.gid, m.mode, m.uname) for m in members} == {(0, 0, 0, 0o644, "")}
@@ -84,7 +74,7 @@ def test_the_tar_is_plain_and_tells_all_about_a_sample(lab: Lab, root: Root, pro
 
 def test_the_index_finds_every_member(lab: Lab, root: Root, proxy: Path) -> None:
     lab.add_videos(root, IDS, proxy.read_bytes(), 12)
-    shard = make_all(lab, root)[0]
+    shard = lab.make_shards(root, SETTINGS)[0]
     index = pq.read_table(pa.BufferReader(root.storage.read(shard.index_key))).to_pylist()
     tar = root.storage.read(shard.key)
     for row in index:
@@ -100,7 +90,7 @@ def test_the_index_finds_every_member(lab: Lab, root: Root, proxy: Path) -> None
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning")
 def test_webdataset_reads_our_shards(lab: Lab, root: Root, proxy: Path) -> None:
     lab.add_videos(root, IDS, proxy.read_bytes(), 12)
-    shard = make_all(lab, root)[0]
+    shard = lab.make_shards(root, SETTINGS)[0]
     plan = next(plan for plan in root.table(Plan).rows() if plan.shard == shard.shard)
     samples = list(webdataset.WebDataset(root.storage.path(shard.key), shardshuffle=False).decode())
     assert [sample["__key__"] for sample in samples] == [sample.key for sample in plan.samples]
@@ -120,16 +110,16 @@ def test_a_proxy_that_is_not_whole_is_named(lab: Lab, root: Root, proxy: Path, d
     else:
         data[2000] ^= 1
         root.storage.put_bytes(bytes(data if damage == "flipped" else data[:-9]), key)
-    stage = MakeShards(root)
+    stage = MakeShards(root, SETTINGS)
     with pytest.raises(Permanent, match=key) as caught:
-        stage(next(stage.inputs()))
+        stage(next(iter(stage.inputs(stage.input_keys().to_pylist()))))
     assert caught.value.reason == "corrupt_proxy"
     assert not [name for name in root.storage.list("shards") if name.endswith(".tar")]
 
 
 def test_a_flipped_byte_anywhere_in_a_tar_is_found(lab: Lab, root: Root, proxy: Path) -> None:
     lab.add_videos(root, IDS[:1], proxy.read_bytes(), 12)
-    (shard,) = make_all(lab, root)
+    (shard,) = lab.make_shards(root, SETTINGS)
     whole = root.storage.read(shard.key)
     with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
         clip, facts = tar.getmembers()[:2]
@@ -144,9 +134,42 @@ def test_a_flipped_byte_anywhere_in_a_tar_is_found(lab: Lab, root: Root, proxy: 
     assert verify_shard(root, shard)
 
 
+def test_the_stage_keeps_to_its_export_and_to_the_keys_asked_for(lab: Lab, root: Root, proxy: Path) -> None:
+    lab.add_videos(root, IDS, proxy.read_bytes(), 12)
+    small = SETTINGS.model_copy(update={"export": "clips-small", "samples_per_shard": 4})
+    stages = [MakeShards(root, SETTINGS), MakeShards(root, small)]
+    for stage in stages:
+        assert len(stage.input_keys()) == 0
+        stage.begin()
+    keys = [stage.input_keys().to_pylist() for stage in stages]
+    planned = {f"{plan.export}/{plan.shard}" for plan in root.table(Plan).rows()}
+    assert sorted(keys[0] + keys[1]) == sorted(planned)
+    for stage, own in zip(stages, keys, strict=True):
+        assert all(key.startswith(f"{stage.settings.export}/") for key in own)
+        asked = own[::2]
+        assert {stage.key(plan) for plan in stage.inputs([*keys[0], *keys[1], "other/train-000000"])} == set(own)
+        assert {stage.key(plan) for plan in stage.inputs([*asked, f"{stage.settings.export}/gone"])} == set(asked)
+        assert list(stage.inputs([])) == []
+
+
+def test_there_is_a_manifest_as_soon_as_there_are_shards(lab: Lab, root: Root, proxy: Path) -> None:
+    lab.add_videos(root, IDS[:2], proxy.read_bytes(), 12)
+    stage = MakeShards(root, SETTINGS)
+    stage.begin()
+    stage.end()
+    assert not root.storage.exists("shards/clips/manifest.json")
+    made = lab.make_shards(root, SETTINGS)
+    manifest = root.storage.read("shards/clips/manifest.json")
+    assert len(json.loads(manifest)["shards"]) == len(made)
+    # As after a run that was killed between its last shard and the manifest.
+    root.storage.remove("shards/clips/manifest.json")
+    assert lab.make_shards(root, SETTINGS) == []
+    assert root.storage.read("shards/clips/manifest.json") == manifest
+
+
 def test_the_manifest_counts_the_export(lab: Lab, root: Root, proxy: Path) -> None:
     lab.add_videos(root, IDS, proxy.read_bytes(), 12)
-    shards = make_all(lab, root)
+    shards = lab.make_shards(root, SETTINGS)
     manifest = json.loads(root.storage.read("shards/clips/manifest.json"))
     assert sum(split["samples"] for split in manifest["splits"].values()) == 48
     assert sum(split["videos"] for split in manifest["splits"].values()) == len(IDS)
@@ -156,7 +179,7 @@ def test_the_manifest_counts_the_export(lab: Lab, root: Root, proxy: Path) -> No
 
 def test_the_manifest_names_videos_that_lie_in_several_shards(lab: Lab, root: Root, proxy: Path) -> None:
     lab.add_videos(root, IDS[:1], proxy.read_bytes(), 12)
-    make_all(lab, root, SETTINGS.model_copy(update={"samples_per_shard": 4}))
+    lab.make_shards(root, SETTINGS.model_copy(update={"samples_per_shard": 4}))
     manifest = json.loads(root.storage.read("shards/clips/manifest.json"))
     split = manifest["shards"][0]["split"]
     assert manifest["shared"] == {IDS[0]: [[f"{split}-000000", 4], [f"{split}-000001", 2]]}

@@ -17,9 +17,7 @@ import yaml
 from sayso.ids import narration_id
 from sayso.root import Root
 from sayso.rows import Media, Narration, Row, Shard, SourceFacts, Video
-from sayso.tables import CommitId
-from shards.manifest import publish_manifest
-from shards.plan import ShardSettings, plan_export
+from shards.plan import ShardSettings
 from shards.stage import MakeShards
 from train.launch import TrainResult, launch
 
@@ -48,15 +46,17 @@ def _film(path: Path, colour: tuple[int, int, int]) -> None:
         container.mux(stream.encode())
 
 
-def _append(root: Root, rows: Iterable[Row], commit: str) -> None:
+def _append(root: Root, rows: Iterable[Row]) -> None:
     rows = list(rows)
     records = [{**row.model_dump(), "made_by": "test", "made_from": "test"} for row in rows]
-    root.table(type(rows[0])).append(records, CommitId(commit, 0))
+    root.table(type(rows[0])).append(records)
 
 
 def _media(video: str, data: bytes) -> Media:
     digest = hashlib.sha256(data).hexdigest()
-    source = SourceFacts(sha256=digest, bytes=len(data), container="mp4", duration=SECONDS)
+    # As if each were made of other bytes: of copies only one would be planned.
+    origin = hashlib.sha256(video.encode()).hexdigest()
+    source = SourceFacts(sha256=origin, bytes=len(data), container="mp4", duration=SECONDS)
     return Media(
         video_id=video,
         key=f"media/{video.replace(':', '_')}/proxy.mp4",
@@ -93,7 +93,7 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Root:
     """Sixteen videos of four colours, three narrations each, in an export `clips` with splits train and test."""
     folder = tmp_path_factory.mktemp("small")
     root = Root(str(folder / "root")).create()
-    for number, (name, colour) in enumerate(COLOURS.items()):
+    for name, colour in COLOURS.items():
         film = folder / f"{name}.mp4"
         _film(film, colour)
         data = film.read_bytes()
@@ -101,14 +101,15 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Root:
         media = [_media(video, data) for video in ids]
         for row in media:
             root.storage.put_bytes(data, row.key)
-        _append(root, [Video(video_id=video, url=f"file:///{video}") for video in ids], f"videos{number}")
-        _append(root, media, f"media{number}")
-        _append(root, [row for video in ids for row in _narrations(video, name)], f"narrations{number}")
-    make = MakeShards(root)
-    for plan in plan_export(root, ShardSettings(export="clips", val=0, test=0.25, samples_per_shard=20)).plans:
-        _append(root, make(plan), plan.shard)
+        _append(root, [Video(video_id=video, url=f"file:///{video}") for video in ids])
+        _append(root, media)
+        _append(root, [row for video in ids for row in _narrations(video, name)])
+    make = MakeShards(root, ShardSettings(export="clips", val=0, test=0.25, samples_per_shard=20))
+    make.begin()
+    for plan in make.inputs(make.input_keys().to_pylist()):
+        _append(root, make(plan))
+    make.end()
     assert {row.split for row in root.table(Shard).rows()} == {"train", "test"}
-    publish_manifest(root, "clips")
     return root
 
 

@@ -1,0 +1,98 @@
+"""What planning reads of the tables: only the columns that it needs, in pieces, never whole tables as models."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sayso.root import Root
+from sayso.rows import Media, Narration, Plan, Video
+
+
+class Film(NamedTuple):
+    """A fetched video: `width` is 0 where there is sound only, `source_sha256` is of the bytes as they came."""
+
+    duration: float
+    width: int
+    bytes: int
+    source_sha256: str
+    task_id: str | None = None
+
+
+class Anchor(NamedTuple):
+    """A kept narration without its words: enough to know whether it is planned, and whether it can be."""
+
+    narration_id: str
+    video_id: str
+    start: float
+
+
+class Said(NamedTuple):
+    """A kept narration."""
+
+    narration_id: str
+    video_id: str
+    start: float
+    end: float
+    text: str
+    language: str
+
+
+@dataclass
+class Planned:
+    """What an export holds already: sample keys, videos, and of each split the number of its next shard."""
+
+    keys: set[str] = field(default_factory=set)
+    videos: set[str] = field(default_factory=set)
+    next_number: dict[str, int] = field(default_factory=dict)
+
+
+def films(root: Root) -> dict[str, Film]:
+    """All fetched videos by id."""
+    task_of = {}
+    for piece in root.table(Video).stream(["video_id", "task_id"]):
+        task_of.update({video: task for video, task in _records(piece) if task is not None})
+    found = {}
+    for piece in root.table(Media).stream(["video_id", "duration", "width", "bytes", "source"]):
+        digests = pc.struct_field(piece["source"], "sha256").to_pylist()
+        for (video, duration, width, size), digest in zip(
+            _records(piece.drop_columns(["source"])), digests, strict=True
+        ):
+            found[video] = Film(duration, width, size, digest, task_of.get(video))
+    return found
+
+
+def planned(root: Root, export: str) -> Planned:
+    """What is planned of an export."""
+    found = Planned()
+    for piece in root.table(Plan).stream(["shard", "split", "samples"], export=export):
+        samples = pc.list_flatten(piece["samples"])
+        found.keys.update(pc.struct_field(samples, "key").to_pylist())
+        found.videos.update(pc.unique(pc.struct_field(samples, "video_id")).to_pylist())
+        for shard, split in _records(piece.drop_columns(["samples"])):
+            number = int(shard.rpartition("-")[2])
+            found.next_number[split] = max(found.next_number.get(split, 0), number + 1)
+    return found
+
+
+def anchors(root: Root, version: int) -> Iterator[Anchor]:
+    """The kept narrations of the table's `version`, without their words."""
+    for piece in root.table(Narration).stream(list(Anchor._fields), version, kept=True):
+        yield from map(Anchor._make, _records(piece))
+
+
+def said(root: Root, version: int, video_ids: Collection[str]) -> Iterator[Said]:
+    """The kept narrations of these videos in the table's `version`; the table is read once, however many they are."""
+    if not video_ids:
+        return
+    for piece in root.table(Narration).stream(list(Said._fields), version, kept=True):
+        wanted = pa.array([video in video_ids for video in piece["video_id"].to_pylist()], pa.bool_())
+        yield from map(Said._make, _records(piece.filter(wanted)))
+
+
+def _records(piece: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in piece.columns), strict=True)
