@@ -35,13 +35,23 @@ _UPLOAD_BYTES = 100 * 2**20
 # A stopped run commits what is settled; Ray kills after 3 s if not told otherwise.
 _STOP_SECONDS = 60
 _LOOK_SECONDS = 1.0
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.working_dir",
+)
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 _NAME = re.compile(r"[A-Za-z_]\w*")
+# Ray puts the node's own variables into such places of a value, and there is no way to tell it not to.
+_EXPANDED = re.compile(r"\$(\w|\{)")
 _EXIT_STOPPED = 130
 
 
 class Job(BaseModel):
-    """A job as its server knows it. `seconds` is how long it took, or has taken so far."""
+    """A job as its server knows it.
+
+    `seconds` is how long it took, or has taken so far; `message` says why Ray ended it, where Ray did.
+    """
 
     id: str
     status: str
@@ -64,8 +74,8 @@ class JobServer:
         os.environ["RAY_API_SERVER_ADDRESS"] = self.address
         from ray.job_submission import JobSubmissionClient
 
-        for noisy in ("ray.dashboard", "ray._private.runtime_env"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.ERROR)
         with self._answering():
             self._client = JobSubmissionClient(self.address)
 
@@ -199,6 +209,8 @@ def chosen_variables(choices: Sequence[str]) -> dict[str, str]:
         if not given and name not in os.environ:
             raise InputError(f"--env {name}: not set here; set it, or write --env {name}=VALUE")
         chosen[name] = value if given else os.environ[name]
+        if _EXPANDED.search(chosen[name]):
+            raise InputError(f"--env {name}: Ray would change its value, which holds a $; set it on the nodes instead")
     return chosen
 
 
@@ -262,7 +274,7 @@ def _job(details: Any) -> Job:
         started=started or None,
         seconds=max(0.0, ended - details.start_time / 1000) if details.start_time else None,
         exit_code=_exit_code(details),
-        message=(details.message or "").partition("\n")[0],
+        message="" if details.driver_exit_code is not None else (details.message or "").partition("\n")[0],
     )
 
 

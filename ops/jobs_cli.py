@@ -90,7 +90,7 @@ def add_to(app: typer.Typer) -> None:
 def _follow(server: JobServer, job_id: str) -> None:
     job = server.follow(job_id, _write)
     show.err.print(f"sayso: job {job_id} {job.status}", markup=False, highlight=False)
-    if job.status == "failed":
+    if job.status == "failed" and job.message:
         show.err.print(f"sayso: {job.message}", markup=False, highlight=False)
     if job.exit_code:
         raise typer.Exit(job.exit_code)

@@ -33,9 +33,11 @@ from demo.settings import WorldSettings
 from demo.site.server import serve
 from demo.world import make_world
 from ops.demo import demo_pipeline
+from ops.pipeline import stages_of
 from sayso.engine.failures import newest_failures
+from sayso.engine.inputs import open_failures
 from sayso.root import Root
-from sayso.rows import Failure
+from shards.plan import PLAN
 from tests.cluster import RayCluster
 
 SAYSO = Path(sys.executable).with_name("sayso")
@@ -146,8 +148,7 @@ class Chaos:
 
     def _settled(self, root: Root) -> bool:
         """Whether nothing is left for another run: a row may be left to it when the storage was away for long."""
-        stages = ("fetch", "transcribe", "captions", "align", "shard")
-        return not any("retry" in newest_failures(root, stage)["kind"].to_pylist() for stage in stages)
+        return not any("retry" in open_failures(root, stage)["kind"].to_pylist() for stage in stages_of(root))
 
     def _strike(self, kind: str, dice: random.Random, driver: subprocess.Popen[bytes]) -> str | None:
         """Kill something; what was killed, or None where there is nothing of the kind yet."""
@@ -192,11 +193,10 @@ def _works(pid: int) -> bool:
 def contents(root: Root) -> dict[str, str]:
     """Hashes of all tables and shards, and what was dropped or failed for good."""
     found = dict(content_hash(root))
-    for stage in sorted({row.stage for row in root.table(Failure).rows()}):
-        rows = newest_failures(root, stage).to_pylist()
-        final = sorted((row["id"], row["kind"], row["reason"]) for row in rows if row["kind"] != "retry")
-        found[f"failures of {stage}"] = repr([row for row in final if row])
-    return {name: value for name, value in found.items() if value != "[]"}
+    failures = {stage.name: open_failures(root, stage) for stage in stages_of(root)}
+    for stage, rows in {**failures, PLAN: newest_failures(root, PLAN)}.items():
+        found[f"failures of {stage}"] = repr(sorted((row["id"], row["kind"], row["reason"]) for row in rows.to_pylist()))
+    return found
 
 
 def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:

@@ -45,11 +45,15 @@ class Node:
 
     def raylet(self) -> psutil.Process:
         """The node's raylet; StopIteration where it is dead."""
-        return next(each for each in self.processes() if "/raylet/raylet" in " ".join(each.cmdline()))
+        return next(each for each in self.processes() if "/raylet/raylet" in _title(each))
 
     def workers(self) -> list[int]:
         """Pids of the node's worker processes: actors, tasks, and workers that wait for one."""
         return [each.pid for each in self.processes() if _is_worker(each)]
+
+    def runs(self, program: str) -> bool:
+        """Whether a program whose name begins so runs on the node at this moment."""
+        return any(each.info["name"].startswith(program) for each in self.processes())
 
     def kill(self) -> None:
         """kill -9 of everything on the node at once, as when a machine is lost."""
@@ -74,6 +78,8 @@ class RayCluster:
 
     `nodes` gives the resources of each; the head has `head_cpus`. `jobs` starts the job server, at `job_address`.
     `variables` are laid over the environment of the cluster's processes (credentials that only workers have, say).
+    `kinds` turns Ray's autoscaler on: raylets of these resources, so many at most, come and go as the work asks.
+    They belong to the head (its monitor starts them), and `nodes` does not list them.
     """
 
     def __init__(
@@ -83,11 +89,13 @@ class RayCluster:
         head_cpus: int = 0,
         jobs: bool = False,
         variables: Mapping[str, str] | None = None,
+        kinds: Mapping[str, tuple[Shape, int]] | None = None,
     ) -> None:
         # Ray's sockets lie below it, and the path of a socket has 107 characters at most.
         self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
         self._id = secrets.token_hex(8)
         self._variables = dict(variables or {})
+        self._kinds = kinds
         self.token_file = self.folder / "token"
         self.token_file.touch(mode=0o600)
         self.token_file.write_text(secrets.token_hex(32))
@@ -124,13 +132,19 @@ class RayCluster:
         dashboard = ["--include-dashboard=false"]
         if self.job_address:
             dashboard = ["--include-dashboard=true", f"--dashboard-port={self.job_address.rsplit(':')[-1]}"]
-        node, starting = self._launch(
-            "head",
-            {"CPU": cpus},
-            ["--head", "--port=0", f"--ray-client-server-port={free_port()}", *dashboard],
-        )
+        options = ["--head", f"--ray-client-server-port={free_port()}", *dashboard, *self._autoscaler(cpus)]
+        node, starting = self._launch("head", {"CPU": cpus}, options)
         _finish(starting)
         return node
+
+    def _autoscaler(self, head_cpus: int) -> list[str]:
+        """Options of the head: without the autoscaler any port will do, the autoscaler must be told it beforehand."""
+        if self._kinds is None:
+            return ["--port=0"]
+        port = free_port()
+        config = self.folder / "autoscaling.json"
+        config.write_text(json.dumps(_autoscaling(f"{_own_ip()}:{port}", head_cpus, self._kinds)))
+        return [f"--port={port}", f"--autoscaling-config={config}"]
 
     def add_node(self, shape: Shape) -> Node:
         """One more raylet; returns when it has joined."""
@@ -169,10 +183,14 @@ class RayCluster:
         ]
         environment = {
             **self._authenticated(),
+            # As in a shell where the environment was activated: jobs call python3.
+            "PATH": os.pathsep.join([str(_RAY.parent), os.environ.get("PATH", os.defpath)]),
             **self._variables,
             _MARK: mark,
             # Ray writes its workers' titles over their environment otherwise, and the mark with it.
             "SPT_NOENV": "1",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
             # A lost node is seen in seconds, yet a busy machine is not taken for a dead one.
             "RAY_health_check_period_ms": "500",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -228,6 +246,45 @@ class RayCluster:
         self.stop()
 
 
+def _autoscaling(address: str, head_cpus: int, kinds: Mapping[str, tuple[Shape, int]]) -> dict[str, Any]:
+    """A configuration of Ray's autoscaler whose machines are raylets on this one.
+
+    Ray's own AutoscalingCluster does the same, but it begins with `ray stop --force`, which kills everybody's Ray.
+    """
+    types: dict[str, Any] = {
+        kind: {"resources": dict(shape), "node_config": {}, "min_workers": 0, "max_workers": most}
+        for kind, (shape, most) in kinds.items()
+    }
+    types["ray.head.default"] = {"resources": {"CPU": head_cpus}, "node_config": {}, "max_workers": 0}
+    lists = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    return {
+        "cluster_name": "test",
+        "max_workers": sum(most for _, most in kinds.values()),
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address,
+            "use_node_id_as_ip": True,  # all have one address
+            "disable_node_updaters": True,  # nothing is to be set up over SSH
+            "disable_launch_config_check": True,
+        },
+        "available_node_types": types,
+        "head_node_type": "ray.head.default",
+        "upscaling_speed": 10.0,
+        "idle_timeout_minutes": 0.1,
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        **{f"{name}_commands": [] for name in lists},
+    }
+
+
+def _own_ip() -> str:
+    from ray.util import get_node_ip_address
+
+    return str(get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
 def free_port() -> int:
     """A port that nobody listens on at this moment."""
     with socket.socket() as probe:
@@ -239,7 +296,7 @@ def free_port() -> int:
 def marked(mark: str) -> list[psutil.Process]:
     """Living processes whose mark begins so, and their descendants: a jailed one has another environment."""
     needle = f"{_MARK}={mark}".encode()
-    everything = {process.pid: process for process in psutil.process_iter(["ppid", "status"])}
+    everything = {process.pid: process for process in psutil.process_iter(["name", "ppid", "status"])}
     found = {pid for pid in everything if any(each.startswith(needle) for each in _environ(pid))}
     # Parents mostly come before their children, so that this is over after a round or two.
     while more := {pid for pid, each in everything.items() if each.info["ppid"] in found} - found:
@@ -282,11 +339,16 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 
 def _is_worker(process: psutil.Process) -> bool:
+    title = _title(process)
+    return title.startswith("ray::") and "Agent" not in title
+
+
+def _title(process: psutil.Process) -> str:
+    """The command line, or what Ray wrote in its place; empty where the process has just ended."""
     try:
-        title = " ".join(process.cmdline())
+        return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
-        return False
-    return title.startswith("ray::") and "Agent" not in title.split(".")[0]
+        return ""
 
 
 def _finish(starting: subprocess.Popen[str]) -> None:
@@ -301,7 +363,9 @@ def _finish(starting: subprocess.Popen[str]) -> None:
 
 
 def alive(cluster: RayCluster) -> dict[str, dict[str, Any]]:
-    """What Ray itself says: living nodes by name, for a driver that has joined."""
+    """What Ray itself says: living nodes by name, those of the autoscaler by id; for a driver that has joined."""
     import ray
 
-    return {each["NodeName"]: each for each in ray.nodes() if each["Alive"]}  # type: ignore[no-untyped-call]
+    names = {node.name for node in (cluster.head, *cluster.nodes)}
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return {each["NodeName"] if each["NodeName"] in names else each["NodeID"]: each for each in nodes if each["Alive"]}

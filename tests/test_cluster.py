@@ -80,3 +80,27 @@ def test_a_command_joins_through_the_environment_and_only_with_the_token(cluster
     wrong.write_text("0" * 64)
     refused = subprocess.run(join, env={**cluster.environment, "RAY_AUTH_TOKEN_PATH": str(wrong)}, capture_output=True)
     assert refused.returncode != 0
+
+
+def test_the_cluster_grows_with_pending_actors_and_shrinks_again() -> None:
+    with RayCluster([], kinds={"cpu": ({"CPU": 1}, 2), "gpu": ({"CPU": 1, "GPU": 1}, 1)}) as cluster, cluster.joined():
+        import ray
+
+        class Idle:
+            def ready(self) -> bool:
+                return True
+
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            assert set(alive(cluster)) == {"head"}
+            needs: list[dict[str, Any]] = [{"num_cpus": 1}, {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}]
+            actors: list[Any] = [ray.remote(Idle).options(**need).remote() for need in needs]
+            assert all(ray.get([actor.ready.remote() for actor in actors], timeout=60))
+            assert len(alive(cluster)) == 4
+            assert sum(node["Resources"].get("GPU", 0) for node in alive(cluster).values()) == 1
+            for actor in actors:
+                ray.kill(actor)
+            _until(lambda: len(alive(cluster)) == 1, within=60)
+        finally:
+            ray.shutdown()
+    assert not marked(cluster.head.mark)

@@ -56,7 +56,19 @@ def test_everything_that_is_installed_is_covered() -> None:
     """A kind of data file that is added later must not be left out of the hash."""
     listed = subprocess.run(["git", "ls-files", *PACKAGES], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     tracked = {line for line in listed.stdout.splitlines() if (REPOSITORY / line).exists()}
-    assert tracked - set(sources()) <= {"demo/speech/LICENSE"}
+    assert tracked - set(sources()) <= {"demo/speech/LICENSE", "ops/kuberay/Dockerfile"}
+
+
+def test_a_wheel_is_the_same_code(copy: Path, tmp_path: Path) -> None:
+    """What is installed from a wheel counts as the checkout that it was built from."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, copy)
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "."]
+    made = subprocess.run([*build, "--wheel-dir", str(tmp_path / "wheel")], cwd=copy, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout + made.stderr
+    [wheel] = (tmp_path / "wheel").glob("sayso-*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
+    assert _hash_in(tmp_path / "installed") == code_hash()
 
 
 def test_it_is_quick() -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2 import CheckAliveReply  # type: ignore[attr-defined]
 
 from tests.cluster import RayCluster, free_port
@@ -103,6 +105,10 @@ def test_a_machine_that_is_no_node_of_the_cluster_is_told_so() -> None:
     """Ray looks for a raylet of the cluster for a minute before it gives up; here it does so sooner."""
     with RayCluster([]) as cluster:
         cluster.head.raylet().kill()
+        with cluster.joined():
+            gcs = GcsClient(address=cluster.address)
+            while any(node.state == GcsNodeInfo.ALIVE for node in gcs.get_all_node_info().values()):
+                time.sleep(0.2)
         said = _refusal({**cluster.environment, "RAY_gcs_server_request_timeout_seconds": "3"})
     assert "is no node of it" in said
     assert "sayso submit" in said
