@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from tests.contents import content_hash
-from tests.seaweed import SeaweedFS
 
 from demo.settings import WorldSettings
 from demo.site.server import serve
@@ -39,6 +37,8 @@ from sayso.engine.inputs import open_failures
 from sayso.root import Root
 from shards.plan import PLAN
 from tests.cluster import RayCluster
+from tests.contents import content_hash
+from tests.seaweed import SeaweedFS
 
 SAYSO = Path(sys.executable).with_name("sayso")
 KINDS = ("worker", "node", "driver", "s3")
@@ -195,7 +195,9 @@ def contents(root: Root) -> dict[str, str]:
     found = dict(content_hash(root))
     failures = {stage.name: open_failures(root, stage) for stage in stages_of(root)}
     for stage, rows in {**failures, PLAN: newest_failures(root, PLAN)}.items():
-        found[f"failures of {stage}"] = repr(sorted((row["id"], row["kind"], row["reason"]) for row in rows.to_pylist()))
+        found[f"failures of {stage}"] = repr(
+            sorted((row["id"], row["kind"], row["reason"]) for row in rows.to_pylist())
+        )
     return found
 
 
