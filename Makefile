@@ -1,11 +1,12 @@
 # make demo    set up, then run the whole way of the data on the demo world
 # make test    set up, then check and test everything
+# make chaos   set up, then kill -9 at random points, start again and compare, ROUNDS times
 PYTHON ?= python3
 BIN := .venv/bin
 # torch's CPU build where the index offers one; a GPU machine sets its own: make TORCH=torch==2.13.0+cu130 ...
 TORCH ?= $(shell grep ^torch== requirements.lock)
 
-.PHONY: setup demo test check docs clean
+.PHONY: setup demo test check chaos docs clean
 
 setup: .venv/ready
 
@@ -28,6 +29,11 @@ check: setup
 
 test: check
 	$(BIN)/pytest
+
+# Kill at random and compare, round after round: make chaos ROUNDS=100 SEED=7
+ROUNDS ?= 100
+chaos: setup
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 # The pages that are written by the code; a test checks that they are true.
 docs: setup
