@@ -180,14 +180,13 @@ _FULL_NUMBERS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def ride_out(call: Callable[[], T], url: str, patience: Patience = PATIENCE) -> T:
-    """Call deltalake about the table at `url` until it goes through; StorageError once the patience is over.
+    """Call what asks deltalake about the tables at `url` until it goes through; StorageError once the patience is over.
 
-    The call must do no harm when it is made twice: an append looks first whether its commit is there. deltalake tries
+    The call must do no harm when it is made twice: an append looks first whether its rows are there. deltalake tries
     most requests again itself (`table_options`), but not those whose answer breaks off. What is left comes as OSError
-    without a number, as a bare DeltaError or, out of a scan, as an error of Arrow. Subclasses of DeltaError (no
-    table, another schema, a commit that lost) are passed on. So is one that lost against its own first attempt, the
-    answer to which was lost: who gets CommitFailedError looks whether the commit is there. Locally nothing is
-    tried twice, and errors stay what they are.
+    without a number, as a bare DeltaError or, out of a scan, as an error of Arrow; a damaged file looks the same.
+    Subclasses of DeltaError (no table, another schema, a commit that lost) are passed on. Locally nothing is tried
+    twice, and errors stay what they are.
     """
     if get_protocol(url) in ("file", "local"):
         return call()
@@ -195,27 +194,21 @@ def ride_out(call: Callable[[], T], url: str, patience: Patience = PATIENCE) -> 
     for attempt in itertools.count(1):
         try:
             return call()
-        except (OSError, DeltaError, pa.ArrowException) as error:
+        except (OSError, DeltaError, pa.ArrowException, StorageError) as error:
             if not _of_a_store(error):
                 raise
             seconds, wait = time.monotonic() - started, patience.wait(attempt)
             if attempt >= patience.attempts and seconds + wait > patience.seconds:
-                raise StorageError(_table_words(error, url)) from error
+                raise StorageError(f"{url}: {_words(error)}; the same command goes on from here") from error
             time.sleep(wait)
     raise AssertionError("counting does not end")
 
 
 def _of_a_store(error: Exception) -> bool:
-    """Whether deltalake raises this where the store fails; a damaged file looks the same."""
+    """Whether this is raised about a table where its store fails."""
     if isinstance(error, OSError):
         return error.errno is None
-    return isinstance(error, pa.ArrowException) or type(error) is DeltaError
-
-
-def _table_words(error: Exception, url: str) -> str:
-    if isinstance(error, OSError):
-        return f"{url}: {_words(error)}; nothing is lost, the same command goes on from here"
-    return f"{url}: {_words(error)}; if the store answers, `sayso verify` names what is damaged"
+    return isinstance(error, pa.ArrowException | StorageError) or type(error) is DeltaError
 
 
 def table_options(options: dict[str, Any], patience: Patience = PATIENCE) -> dict[str, str]:

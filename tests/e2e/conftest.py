@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from demo.settings import WorldSettings
 from demo.world import make_world
 from sayso.root import Root
-from sayso.rows import Narration, Shard
+from tests.contents import content_hash
 
 # Not collected without the media, rather than skipped: a skipped test looks like a passed one.
 _MEDIA = Path(__file__).resolve().parents[3] / "shared" / "media"
@@ -93,17 +93,7 @@ def undisturbed(sayso: Command, small_videos: Path, tmp_path_factory: pytest.Tem
     return root
 
 
-def contents(root: Path) -> tuple[Sequence[tuple[Any, ...]], dict[str, str]]:
-    """What two runs must agree on: all narrations, and the SHA-256 of every tar and index by its key."""
-    opened = Root(str(root)).open()
-    narrations = sorted(tuple(row.model_dump().values()) for row in opened.table(Narration).rows())
-    shards = list(opened.table(Shard).rows())
-    digests = {item.key: item.sha256 for shard in shards for item in shard.objects()}
-    assert len(digests) == 2 * len(shards), "a shard was published twice"
-    return narrations, digests
-
-
 @pytest.fixture(scope="session")
-def contents_of() -> Callable[[Path], tuple[Sequence[tuple[Any, ...]], dict[str, str]]]:
-    """See `contents`."""
-    return contents
+def contents_of() -> Callable[[str | Path], dict[str, str]]:
+    """What two runs must agree on, of a root in a folder or under any URL; see `content_hash`."""
+    return lambda root: content_hash(Root(str(root)).open())
