@@ -31,7 +31,7 @@ class Root:
 
     def table(self, model: type[R]) -> Table[R]:
         """The table of a row model."""
-        return Table(model, f"{self.url}/tables/{model.table}", self._table_options())
+        return Table(model, f"{self.url}/tables/{model.table}", self._table_options(), self.storage.patience)
 
     def _table_options(self) -> dict[str, str]:
         if self.storage.is_local:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 
 from sayso.arrow import schema
 from sayso.errors import StorageError
+from sayso.remote import ride_out
 from sayso.root import Root
 from sayso.rows import TABLES, Row
 
@@ -33,13 +33,14 @@ class Sql:
     def __init__(self, root: Root, models: Iterable[type[Row]] = TABLES) -> None:
         self._engine = QueryBuilder()
         self._url = f"{root.url}/tables"
+        self._patience = root.storage.patience
         for model in models:
             table = root.table(model)
-            try:
-                with self._named_errors():
-                    self.add(model.table, DeltaTable(table.url, storage_options=table.storage_options))
-            except TableNotFoundError:
+            opened = table.opened()
+            if opened is None:
                 self._run(f"CREATE VIEW {model.table} AS {_nothing(model)}")
+            else:
+                self.add(model.table, opened)
 
     def add(self, name: str, table: DeltaTable) -> None:
         """Add another table under a name."""
@@ -56,15 +57,11 @@ class Sql:
         return int(self._run(query)[0][0].as_py())
 
     def _run(self, query: str) -> pa.Table:
-        with self._named_errors():
-            return pa.table(self._engine.execute(query))
+        return ride_out(lambda: self._once(query), self._url, self._patience)
 
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def _once(self, query: str) -> pa.Table:
         try:
-            yield
-        except TableNotFoundError:
-            raise
+            return pa.table(self._engine.execute(query))
         except (DeltaError, OSError, pa.ArrowInvalid) as error:
             raise StorageError(f"{self._url}: cannot be read ({_one_line(error)})") from error
 

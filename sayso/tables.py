@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
 
 import pyarrow as pa
@@ -11,10 +11,12 @@ from deltalake.exceptions import DeltaError
 
 from sayso.arrow import MADE_BY, MADE_FROM, fitted, from_arrow, missing, schema
 from sayso.errors import StorageError
+from sayso.remote import PATIENCE, Patience, ride_out
 from sayso.rows import Row
 from sayso.writer import Writer, check_columns, one_line, open_table
 
 R = TypeVar("R", bound=Row)
+T = TypeVar("T")
 
 Asked: TypeAlias = str | bool | Collection[str]
 """What is asked of a column: a text, one of several, or true or false."""
@@ -29,22 +31,40 @@ _KEY_TYPES = (pa.string(), pa.int64())
 class Table(Generic[R]):
     """All rows of one model under a root. The columns that a newer sayso added are None in older rows."""
 
-    def __init__(self, model: type[R], url: str, storage_options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        model: type[R],
+        url: str,
+        storage_options: Mapping[str, str] | None = None,
+        patience: Patience = PATIENCE,
+    ) -> None:
         self.model = model
         self.url = url
         self.storage_options = dict(storage_options or {})
+        self.patience = patience
 
     def exists(self) -> bool:
         """Whether anything was ever appended."""
-        try:
-            return bool(DeltaTable.is_deltatable(self.url, self.storage_options))
-        except OSError as error:
-            raise StorageError(f"{self.url}: cannot be looked up ({one_line(error)})") from error
+        return self.version() >= 0
 
     def version(self) -> int:
         """The table's version, -1 before the first append."""
-        table = open_table(self.url, self.storage_options)
+        table = self.opened()
         return -1 if table is None else table.version()
+
+    def opened(self, version: int | None = None) -> DeltaTable | None:
+        """The Delta table at a version or its newest, None before the first append."""
+        return self._ride_out(lambda: self._opened_once(version))
+
+    def _opened_once(self, version: int | None) -> DeltaTable | None:
+        try:
+            return open_table(self.url, self.storage_options, version)
+        except (DeltaError, OSError) as error:
+            raise StorageError(f"{self.url}: cannot be opened ({one_line(error)})") from error
+
+    def _ride_out(self, call: Callable[[], T]) -> T:
+        """Read again where a remote store's answer breaks off."""
+        return ride_out(call, self.url, self.patience)
 
     def writer(self, name: str) -> Writer:
         """The one that appends a stage's results, opened at the table's present version. Makes nothing yet."""
@@ -62,7 +82,8 @@ class Table(Generic[R]):
 
         Empty before the first append. The order of rows is not defined.
         """
-        return pa.Table.from_batches(self.stream(columns, version, **where), self._wanted(columns))
+        wanted = self._wanted(columns)
+        return self._ride_out(lambda: pa.Table.from_batches(self.stream(columns, version, **where), wanted))
 
     def rows(self, version: int | None = None, **where: Asked) -> Iterator[R]:
         """Rows as models, a few at a time: all, or those with one of the values asked for in `where`'s columns."""
@@ -72,9 +93,12 @@ class Table(Generic[R]):
     def stream(
         self, columns: Sequence[str] | None = None, version: int | None = None, **where: Asked
     ) -> Iterator[pa.RecordBatch]:
-        """What `read` returns, in batches that are read as they are asked for. The order of rows is not defined."""
+        """What `read` returns, in batches that are read as they are asked for. The order of rows is not defined.
+
+        StorageError where the store fails on the way: what was given out cannot be asked for again.
+        """
         wanted = self._wanted(columns)
-        table = open_table(self.url, self.storage_options, version) if all(map(_may_hold, where.values())) else None
+        table = self.opened(version) if all(map(_may_hold, where.values())) else None
         if table is None:
             return
         table_schema = pa.schema(table.schema().to_arrow())
@@ -107,13 +131,12 @@ class Table(Generic[R]):
 
     def _distinct(self, expression: str, **where: str) -> pa.LargeStringArray:
         """Each value of an expression once, found by the engine: a large table's rows never reach Python."""
-        table = open_table(self.url, self.storage_options)
+        table = self.opened()
         if table is None:
             return pa.array([], pa.large_string())
-        batches = self._select(table, _query(f"DISTINCT {expression} AS key", where))
-        return pa.chunked_array(
-            [batch["key"].cast(pa.large_string()) for batch in batches], pa.large_string()
-        ).combine_chunks()
+        query = _query(f"DISTINCT {expression} AS key", where)
+        keys = self._ride_out(lambda: [batch["key"].cast(pa.large_string()) for batch in self._select(table, query)])
+        return pa.chunked_array(keys, pa.large_string()).combine_chunks()
 
     def _select(self, table: DeltaTable, query: str, config: dict[str, str] | None = None) -> Iterator[pa.RecordBatch]:
         # Read by Delta Lake's own engine. Through pyarrow's data sets, threads of pyarrow would call back into

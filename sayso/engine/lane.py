@@ -15,6 +15,7 @@ from sayso.engine.ledger import Ledger
 from sayso.engine.outcome import DEADLY, NO_SPACE, STORAGE, Done, Failed, Fatal, Outcome
 from sayso.engine.settings import EngineSettings
 from sayso.errors import NoSpace, StorageError, TooManyBugs, WorkFailed
+from sayso.remote import ride_out
 from sayso.root import Root
 from sayso.rows import Row
 from sayso.stage import Stage
@@ -148,7 +149,8 @@ class Lane:
     def _fill(self) -> None:
         keys = self._waits.keys_to_load(_BLOCK)
         if keys:
-            found = {self.stage.key(row): row for row in self.stage.inputs(keys)}
+            rows = ride_out(lambda: list(self.stage.inputs(keys)), self._root.url, self._root.storage.patience)
+            found = {self.stage.key(row): row for row in rows}
             # In the order of the keys, which is the order in which they came.
             self._waits.add_rows([found[key] for key in keys if key in found])
 

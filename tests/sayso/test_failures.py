@@ -186,5 +186,5 @@ def test_tables_that_cannot_be_read_are_named(root: Root) -> None:
         newest_failures(root, "copy")
     log = max(Path(root.url).glob("tables/failures/_delta_log/*.json"))
     log.write_text("no log")
-    with pytest.raises(StorageError, match="tables: cannot be read"):
+    with pytest.raises(StorageError, match="failures: cannot be opened"):
         newest_failures(root, "copy")
