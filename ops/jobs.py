@@ -35,11 +35,7 @@ _UPLOAD_BYTES = 100 * 2**20
 # A stopped run commits what is settled; Ray kills after 3 s if not told otherwise.
 _STOP_SECONDS = 60
 _LOOK_SECONDS = 1.0
-_TALKATIVE = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.working_dir",
-)
+_TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 # Ray puts the node's own variables into such places of a value, and there is no way to tell it not to.

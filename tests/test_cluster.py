@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,14 +71,11 @@ def test_nothing_is_left_after_stop_whatever_was_killed_before() -> None:
     assert not cluster.folder.exists()
 
 
-def test_a_command_joins_through_the_environment_and_only_with_the_token(cluster: RayCluster, tmp_path: Path) -> None:
+def test_a_command_joins_through_the_environment(cluster: RayCluster) -> None:
+    """That nobody joins without the token is tested with the engine's own way of joining, which says so sooner."""
     join = [sys.executable, "-c", "import ray; ray.init(logging_level='ERROR'); print(len(ray.nodes()))"]
     joined = subprocess.run(join, env=cluster.environment, capture_output=True, text=True)
     assert joined.stdout.strip() == "3", joined.stderr
-    wrong = tmp_path / "token"
-    wrong.write_text("0" * 64)
-    refused = subprocess.run(join, env={**cluster.environment, "RAY_AUTH_TOKEN_PATH": str(wrong)}, capture_output=True)
-    assert refused.returncode != 0
 
 
 def test_the_cluster_grows_with_pending_actors_and_shrinks_again() -> None:
