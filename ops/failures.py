@@ -17,6 +17,7 @@ from sayso.errors import InputError
 from sayso.root import Root
 from sayso.rows import Failure
 from sayso.stage import Stage
+from shards.plan import PLAN
 
 
 class FailureClass(BaseModel):
@@ -46,7 +47,7 @@ def failures(
     by_name = {stage.name: stage for stage in stages}
     found = {
         name: open_failures(root, by_name[name]) if name in by_name else newest_failures(root, name)
-        for name in named(["discover", *by_name], only)
+        for name in named(["discover", *by_name, PLAN], only)
     }
     check_named(found.values(), kinds=kinds, reasons=reasons)
     return [

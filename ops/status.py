@@ -14,6 +14,7 @@ from sayso.engine.inputs import stage_tally
 from sayso.root import Root
 from sayso.sql import Sql
 from sayso.stage import Stage
+from shards.plan import PLAN
 
 
 class StageStatus(BaseModel):
@@ -43,6 +44,8 @@ class Status(BaseModel):
     root: str
     stages: list[StageStatus]
     narrations: NarrationStatus
+    left_out: dict[str, int]
+    """Videos that planning left out of the shards, by reason."""
 
 
 def status(root: Root, stages: Sequence[Stage[Any, Any]]) -> Status:
@@ -50,7 +53,8 @@ def status(root: Root, stages: Sequence[Stage[Any, Any]]) -> Status:
     sql = Sql(root)
     times = _times(sql)
     found = [_discover_status(root, sql, times), *(_stage_status(root, stage, sql, times) for stage in stages)]
-    return Status(root=root.url, stages=found, narrations=_narrations(sql))
+    left_out = Counter(newest_failures(root, PLAN)["reason"].to_pylist())
+    return Status(root=root.url, stages=found, narrations=_narrations(sql), left_out=dict(left_out))
 
 
 def _discover_status(root: Root, sql: Sql, times: dict[str, tuple[float, float]]) -> StageStatus:
@@ -113,3 +117,5 @@ def show_status(found: Status) -> None:
     show.table(found.root, columns, rows, right=frozenset({"total", "done", "pending", "time", "x real time"}))
     dropped = show.counts(found.narrations.dropped) or "none"
     show.out.print(f"narrations: {found.narrations.kept} kept; dropped: {dropped}")
+    if found.left_out:
+        show.out.print(f"videos left out of shards: {show.counts(found.left_out)}")

@@ -49,7 +49,7 @@ def test_what_is_shown_can_be_narrowed(failed: Root) -> None:
 
 def test_what_is_not_there_is_said_with_what_is(failed: Root) -> None:
     stages = [Copy(failed), Other(failed)]
-    with pytest.raises(InputError, match=r"--stage fetch: no such stage \(there are discover, copy, other\)"):
+    with pytest.raises(InputError, match=r"--stage fetch: no such stage \(there are discover, copy, other, plan\)"):
         failures(failed, stages, "fetch")
     with pytest.raises(InputError, match=r"--class http: no row has it \(there are KeyError, http_404, http_429, no_"):
         failures(failed, stages, reasons=["http_404", "http"])
