@@ -7,7 +7,7 @@ import uuid
 from typing import Any, TypeVar
 
 from sayso.errors import RootError
-from sayso.remote import PATIENCE, Patience, table_options
+from sayso.patience import PATIENCE, Patience, table_options
 from sayso.rows import Row
 from sayso.storage import Storage
 from sayso.tables import Table

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sayso.errors import SaysoError, StorageError
-from sayso.remote import Patience, persist
+from sayso.patience import Patience
+from sayso.remote import persist
 
 _PART_BYTES = 8 << 20
 # So often an upload that somebody else aborted is begun anew.

@@ -11,7 +11,7 @@ from deltalake.exceptions import DeltaError
 
 from sayso.arrow import schema
 from sayso.errors import StorageError
-from sayso.remote import ride_out
+from sayso.patience import ride_out
 from sayso.root import Root
 from sayso.rows import TABLES, Row
 

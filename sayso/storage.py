@@ -24,9 +24,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
 from sayso.errors import CorruptObject, NoSpace
-from sayso.remote import PATIENCE, Patience, persist
+from sayso.patience import PATIENCE, Patience
 from sayso.rows import StoredObject
-from sayso.s3 import Upload, s3_options
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -51,8 +50,7 @@ class Storage:
         self.options = options or {}
         self.patience = patience
         self._is_s3 = get_protocol(self.url) in ("s3", "s3a")
-        options = s3_options(self.options, patience) if self._is_s3 else self.options
-        self.fs, self.base = fsspec.url_to_fs(self.url, **options)
+        self.fs, self.base = fsspec.url_to_fs(self.url, **self._given())
         if self._is_s3:
             self.fs.retries = 1  # botocore and `persist` try again
         self.is_local = isinstance(self.fs, LocalFileSystem)
@@ -60,8 +58,20 @@ class Storage:
     def __reduce__(self) -> tuple[type[Storage], tuple[str, dict[str, Any], Patience]]:
         return Storage, (self.url, self.options, self.patience)
 
+    def _given(self) -> dict[str, Any]:
+        if not self._is_s3:
+            return self.options
+        from sayso.s3 import s3_options
+
+        return s3_options(self.options, self.patience)
+
     def _call(self, key: str, call: Callable[[], T]) -> T:
-        return call() if self.is_local else persist(call, f"{self.url}/{key}", self.patience)
+        if self.is_local:
+            return call()
+        # The clients of object stores take a fifth of a second to import, which a local root need not wait for.
+        from sayso.remote import persist
+
+        return persist(call, f"{self.url}/{key}", self.patience)
 
     def path(self, key: str) -> str:
         """The full path of a key inside the file system. Keys are relative and never climb."""
@@ -107,6 +117,8 @@ class Storage:
             if self.is_local:
                 self._put_local(source, Path(self.path(key)))
             elif self._is_s3:
+                from sayso.s3 import Upload
+
                 Upload(self.fs, self.path(key), self.patience).put(source)
             else:
                 self._call(key, lambda: self.fs.put_file(str(source), self.path(key)))

@@ -11,7 +11,7 @@ from deltalake.exceptions import DeltaError
 
 from sayso.arrow import MADE_BY, MADE_FROM, fitted, from_arrow, missing, schema
 from sayso.errors import StorageError
-from sayso.remote import PATIENCE, Patience, ride_out
+from sayso.patience import PATIENCE, Patience, ride_out
 from sayso.rows import Row
 from sayso.writer import Writer, check_columns, one_line, open_table
 

@@ -15,7 +15,7 @@ from sayso.engine.ledger import Ledger
 from sayso.engine.outcome import DEADLY, NO_SPACE, STORAGE, Done, Failed, Fatal, Outcome
 from sayso.engine.settings import EngineSettings
 from sayso.errors import NoSpace, StorageError, TooManyBugs, WorkFailed
-from sayso.remote import ride_out
+from sayso.patience import ride_out
 from sayso.root import Root
 from sayso.rows import Row
 from sayso.stage import Stage

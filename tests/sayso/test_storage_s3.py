@@ -17,7 +17,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.errors import CorruptObject, NoSpace, RootError, StorageError
-from sayso.remote import Patience, ride_out
+from sayso.patience import Patience, ride_out
 from sayso.root import Root
 from sayso.rows import Video
 from sayso.storage import Storage
