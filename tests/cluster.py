@@ -34,10 +34,10 @@ Shape = Mapping[str, float]
 
 
 class Node:
-    """One raylet with its agents and workers. `name` is the node's name in Ray (NodeName)."""
+    """One raylet with its agents and workers. `name` is the node's name in Ray (NodeName), `shape` its resources."""
 
-    def __init__(self, name: str, mark: str) -> None:
-        self.name, self.mark = name, mark
+    def __init__(self, name: str, mark: str, shape: Shape) -> None:
+        self.name, self.mark, self.shape = name, mark, shape
 
     def processes(self) -> list[psutil.Process]:
         """All living processes of the node."""
@@ -204,7 +204,7 @@ class RayCluster:
             text=True,
             start_new_session=True,
         )
-        return Node(name, mark), starting
+        return Node(name, mark, shape), starting
 
     def kill_node(self, index: int) -> None:
         """kill -9 of a raylet, its agents and its workers."""

@@ -9,8 +9,10 @@ import logging
 import os
 import signal
 import socket
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from sayso.engine.join import join
@@ -68,31 +70,35 @@ class Cluster:
             ray.shutdown()
             self._ours = False
 
-    def targets(self, wanted: Mapping[Resources, int], most: int | None) -> dict[Resources, tuple[int, int]]:
+    def plan(self, wanted: Mapping[Resources, int], most: int | None) -> Plan:
         """How many workers of each kind the cluster can hold now, and how many to ask it for.
 
-        A cluster that was joined may have an autoscaler, which acts on what is asked for and not there: up to as many
-        workers again as it holds. UserError where a Ray of our own cannot hold a single one.
+        Where not all fit, the kinds named first go first. A cluster that was joined may have an autoscaler, which acts
+        on what is asked for and not there: up to as many workers again as it holds. UserError where a Ray of our own
+        cannot hold a single one.
         """
-        nodes = [node["Resources"] for node in self._nodes() if node["Alive"]]
-        held = share(nodes, wanted, most)
+        nodes = [node for node in self._nodes() if node["Alive"]]
+        placed = place([node["Resources"] for node in nodes], wanted, most)
+        held = {needs: sum(node[needs] for node in placed) for needs in wanted}
         if not self._joined:
-            for needs, rows in wanted.items():
-                if rows and not share(nodes, {needs: 1}, 1)[needs]:
-                    raise UserError(
-                        f"no node has {needs.cpus:g} cpus and {needs.gpus:g} gpus for a worker; this machine has "
-                        f"{ {name: nodes[0].get(name, 0) for name in ('CPU', 'GPU')} if nodes else 'none' }"
-                    )
-            return {needs: (count, count) for needs, count in held.items()}
-        free = None if most is None else most - sum(held.values())
-        asked = {}
-        for needs, count in held.items():
-            more = min(wanted[needs] - count, max(1, count))
-            if free is not None:
-                more = min(more, free)
-                free -= more
-            asked[needs] = (count, count + more)
-        return asked
+            self._refuse_impossible(wanted)
+            asked = held
+        else:
+            asked = _ask_for_more(held, wanted, most)
+        return Plan(held, asked, {node["NodeID"]: kinds for node, kinds in zip(nodes, placed, strict=True)})
+
+    def _refuse_impossible(self, wanted: Mapping[Resources, int]) -> None:
+        for needs, rows in wanted.items():
+            if rows and not self.could_hold(needs):
+                alive = [node["Resources"] for node in self._nodes() if node["Alive"]]
+                raise UserError(
+                    f"no node has {needs.cpus:g} cpus and {needs.gpus:g} gpus for a worker; this machine has "
+                    f"{ {name: alive[0].get(name, 0) for name in ('CPU', 'GPU')} if alive else 'none' }"
+                )
+
+    def could_hold(self, needs: Resources) -> bool:
+        """Whether a node that nothing else runs on could hold a worker of these needs."""
+        return any(_fits(needs, node["Resources"]) for node in self._nodes() if node["Alive"])
 
     def node_is_lost(self, node_id: str) -> bool:
         """Whether a node is gone: nobody answers where its raylet listened, which is known long before Ray says so."""
@@ -112,24 +118,62 @@ class Cluster:
         return ray.nodes()  # type: ignore[no-any-return,no-untyped-call]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How many workers of each kind the nodes hold, how many to ask for, and which node (by its id) holds which."""
+
+    held: dict[Resources, int]
+    asked: dict[Resources, int]
+    by_node: dict[str, Counter[Resources]]
+
+
 def share(
     nodes: Sequence[Mapping[str, float]], wanted: Mapping[Resources, int], most: int | None
 ) -> dict[Resources, int]:
-    """How many workers of each kind fit onto nodes with these resources, the kinds taking turns."""
+    """How many workers of each kind fit onto nodes with these resources."""
+    placed = place(nodes, wanted, most)
+    return {needs: sum(node[needs] for node in placed) for needs in wanted}
+
+
+def place(
+    nodes: Sequence[Mapping[str, float]], wanted: Mapping[Resources, int], most: int | None
+) -> list[Counter[Resources]]:
+    """Which workers fit onto which of the nodes, the kinds taking turns; those with GPUs last, as Ray does."""
     left = [dict(node) for node in nodes]
-    placed = dict.fromkeys(wanted, 0)
-    asking = [needs for needs, rows in wanted.items() if rows > 0]
-    while asking and (most is None or sum(placed.values()) < most):
-        needs = asking.pop(0)
-        node = next((node for node in left if _fits(needs, node)), None)
-        if node is None:
+    placed: list[Counter[Resources]] = [Counter() for _ in nodes]
+    order = sorted(range(len(nodes)), key=lambda index: nodes[index].get("GPU", 0.0))
+    # A node that has no room for a kind never has again: each kind goes through them once.
+    roomy = {needs: deque(order) for needs in wanted}
+    asking = deque(needs for needs, rows in wanted.items() if rows > 0)
+    number: Counter[Resources] = Counter()
+    while asking and (most is None or number.total() < most):
+        needs = asking.popleft()
+        while roomy[needs] and not _fits(needs, left[roomy[needs][0]]):
+            roomy[needs].popleft()
+        if not roomy[needs]:
             continue
+        index = roomy[needs][0]
         for name, amount in _amounts(needs).items():
-            node[name] -= amount
-        placed[needs] += 1
-        if placed[needs] < wanted[needs]:
+            left[index][name] -= amount
+        placed[index][needs] += 1
+        number[needs] += 1
+        if number[needs] < wanted[needs]:
             asking.append(needs)
     return placed
+
+
+def _ask_for_more(
+    held: Mapping[Resources, int], wanted: Mapping[Resources, int], most: int | None
+) -> dict[Resources, int]:
+    free = None if most is None else most - sum(held.values())
+    asked = {}
+    for needs, count in held.items():
+        more = min(wanted[needs] - count, max(1, count))
+        if free is not None:
+            more = min(more, free)
+            free -= more
+        asked[needs] = count + more
+    return asked
 
 
 def _amounts(needs: Resources) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from sayso.code import code_hash
-from sayso.engine.cluster import Cluster
+from sayso.engine.cluster import Cluster, Plan
 from sayso.engine.lane import Batch
 from sayso.engine.outcome import OUT_OF_MEMORY, TIMEOUT, WORKER_DIED, Failed, Fatal, Outcome, bug
 from sayso.engine.settings import EngineSettings
@@ -31,6 +31,8 @@ _DEATHS_AT_OPEN = 3
 _DEATHS_AT_START = 10
 # A worker with nothing to do is dismissed, so that an autoscaler can take its node away.
 _IDLE_SECONDS = 30.0
+# A worker that has waited so long for its place is not merely starting.
+_LATE_SECONDS = 5.0
 _GIB = 2**30
 
 
@@ -86,6 +88,11 @@ class _Member:
     leaving: bool = False
 
     @property
+    def node(self) -> str | None:
+        """The id of its node, once it has come up."""
+        return self.hello.node_id if self.hello else None
+
+    @property
     def batches(self) -> int:
         return sum(1 for call in self.calls if call.batch)
 
@@ -108,6 +115,9 @@ class Pool:
         self._members: list[_Member] = []
         self._deaths_at_open: Counter[str] = Counter()
         self._deaths_at_start = 0
+        self._died_at_start = 0.0
+        self._waiting: dict[Resources, float] = {}
+        """Kinds of which no worker is up though no other is in their way, and since when."""
 
     def workers(self, needs: Resources) -> int:
         """Workers that have come up."""
@@ -128,20 +138,55 @@ class Pool:
         for member in self._members:
             if member.idle_for(now) > _IDLE_SECONDS or member.rows >= self._settings.worker_rows:
                 member.leaving = True
-        targets = self._cluster.targets(wanted, self._settings.workers)
-        short = {needs for needs, (held, _) in targets.items() if self.workers(needs) < held}
-        for needs in {*targets, *(member.needs for member in self._members)}:
-            held, asked = targets.get(needs, (0, 0))
+        self._note_waiting(wanted, now)
+        plan = self._cluster.plan(self._those_up_first(wanted), self._settings.workers)
+        short = {needs for needs, held in plan.held.items() if self.workers(needs) < held}
+        crowded = self._make_room(plan, short, now)
+        for needs in {*plan.held, *(member.needs for member in self._members)}:
+            held = plan.held.get(needs, 0)
             staying = [member for member in self._members if member.needs == needs and not member.leaving]
             up = [member for member in staying if member.hello]
             # More than the cluster holds is asked for only while everybody has what it holds.
-            most = held if short else asked
+            most = held if short else plan.asked.get(needs, 0)
             self._members += [self._hire(needs) for _ in range(most - len(staying))]
             _leave([member for member in staying if not member.hello], len(staying) - most)
             if short - {needs}:
-                _leave(up, len(up) - held)
+                _leave(up, len(up) - held, crowded)
         for member in [member for member in self._members if member.leaving and not member.batches]:
             self._dismiss(member)
+
+    def _note_waiting(self, wanted: Mapping[Resources, int], now: float) -> None:
+        busy = any(member.hello for member in self._members)
+        missing = [needs for needs in wanted if not self.workers(needs)]
+        # While others are at work on the only nodes for it, a kind waits for its turn, not for a node.
+        waiting = [needs for needs in missing if not (busy and self._cluster.could_hold(needs))]
+        self._waiting = {needs: self._waiting.get(needs, now) for needs in waiting}
+
+    def _those_up_first(self, wanted: Mapping[Resources, int]) -> dict[Resources, int]:
+        """Where not all kinds fit, those at work go on until they have nothing to do: starting workers takes long."""
+        return dict(sorted(wanted.items(), key=lambda item: not self.workers(item[0])))
+
+    def _make_room(self, plan: Plan, short: Collection[Resources], now: float) -> set[str]:
+        """The nodes where a kind is short of workers that are planned there.
+
+        Where one of it has waited for long, the others that are there beyond the plan leave: they may have come up
+        before there was another node for them.
+        """
+        late = {each.needs for each in self._members if not each.hello and now - each.head_since > _LATE_SECONDS}
+        on_node: dict[str | None, list[_Member]] = {}
+        for member in self._members if short else ():
+            if not member.leaving:
+                on_node.setdefault(member.node, []).append(member)
+        crowded = set()
+        for node, planned in plan.by_node.items():
+            here = on_node.get(node, [])
+            number = Counter(member.needs for member in here)
+            lacking = {needs for needs in short if number[needs] < planned[needs]}
+            if lacking:
+                crowded.add(node)
+            for needs in number if lacking & late else ():
+                _leave([member for member in here if member.needs == needs], number[needs] - planned[needs])
+        return crowded
 
     def _hire(self, needs: Resources) -> _Member:
         memory_bytes = int(self._settings.worker_memory_gib * _GIB)
@@ -184,9 +229,13 @@ class Pool:
             time.sleep(timeout)
             return []
         ray.wait(heads, num_returns=1, timeout=timeout)
+        # Asked at once for all: with hundreds of workers, asking one by one takes most of the time.
+        ready = set(ray.wait(heads, num_returns=len(heads), timeout=0)[0])
+        now = time.monotonic()
         events: list[Event] = []
         for member in list(self._members):
-            if not self._drain(member, events):
+            affected = member.calls and (member.calls[0].ref in ready or member.overdue(now))
+            if affected and not self._drain(member, events):
                 self._dismiss(member)
                 events.extend(self._rest_of(member))
         return events
@@ -198,7 +247,8 @@ class Pool:
             ready, _ = ray.wait([call.ref], timeout=0)
             if not ready:
                 if member.overdue(time.monotonic()):
-                    self._blame(member, Failed("retry", TIMEOUT, f"took longer than its {call.limit:.0f} s"), events)
+                    late = Failed("retry", TIMEOUT, f"took longer than its {call.limit:.0f} s")
+                    self._blame_unless_lost(member, late, events)
                     return False
                 return True
             try:
@@ -232,16 +282,30 @@ class Pool:
                 events.extend(Settled(call.stage, row, result) for row in call.batch.rows)
             case Failed():
                 raise WorkFailed(f"{call.stage or 'a worker'} could not be opened: {result.message}")
+            case None if call.stage:
+                del self._deaths_at_open[call.stage]
 
     def _died(self, member: _Member, error: RayError, events: list[Event]) -> None:
         if member.hello is None:
-            self._deaths_at_start += 1
-            if self._deaths_at_start >= _DEATHS_AT_START:
-                raise WorkFailed(f"workers die while they start: {error}")
+            self._died_starting(member, error)
         elif isinstance(error, OutOfMemoryError):
             self._blame(member, Failed("retry", OUT_OF_MEMORY, str(error)), events)
-        elif isinstance(error, RayActorError) and not self._cluster.node_is_lost(member.hello.node_id):
-            self._blame(member, Failed("retry", WORKER_DIED, str(error)), events)
+        elif isinstance(error, RayActorError):
+            self._blame_unless_lost(member, Failed("retry", WORKER_DIED, str(error)), events)
+
+    def _died_starting(self, member: _Member, error: RayError) -> None:
+        # Those that were started together may be lost together, with their node: that counts once.
+        if member.head_since > self._died_at_start:
+            self._deaths_at_start += 1
+            self._died_at_start = time.monotonic()
+        if self._deaths_at_start >= _DEATHS_AT_START:
+            raise WorkFailed(f"workers die while they start: {error}")
+
+    def _blame_unless_lost(self, member: _Member, failure: Failed, events: list[Event]) -> None:
+        """A node that is lost is no fault of a row: all that was there goes back."""
+        assert member.hello
+        if not self._cluster.node_is_lost(member.hello.node_id):
+            self._blame(member, failure, events)
 
     def _blame(self, member: _Member, failure: Failed, events: list[Event]) -> None:
         """Blame the batch that was being worked on: a row that was alone has failed, several are tried one by one."""
@@ -265,10 +329,9 @@ class Pool:
         self._members.remove(member)
 
     def check_nodes(self, needs: Resources) -> None:
-        """UserError where all workers of these needs have waited for a node longer than is allowed."""
-        members = [member for member in self._members if member.needs == needs]
-        now, limit = time.monotonic(), self._settings.node_limit
-        if members and all(not member.hello and now - member.head_since > limit for member in members):
+        """UserError where a kind has waited for a node longer than is allowed."""
+        limit = self._settings.node_limit
+        if time.monotonic() - self._waiting.get(needs, time.monotonic()) > limit:
             raise UserError(
                 f"no node gave {needs.cpus:g} cpus and {needs.gpus:g} gpus for a worker within {limit:.0f} s: "
                 "let the cluster grow, or wait longer (engine.node_limit)"
@@ -281,7 +344,11 @@ class Pool:
         self._members = []
 
 
-def _leave(members: list[_Member], number: int) -> None:
-    """Let so many go, those with the least before them first."""
-    for member in sorted(members, key=lambda member: member.batches)[: max(0, number)]:
+def _leave(members: list[_Member], number: int, crowded: Collection[str] = ()) -> None:
+    """Let so many go: those on crowded nodes first, of them those with the least before them, of those the newest."""
+
+    def order(member: _Member) -> tuple[bool, int, float]:
+        return member.node not in crowded, member.batches, -member.head_since
+
+    for member in sorted(members, key=order)[: max(0, number)]:
         member.leaving = True

@@ -170,8 +170,10 @@ class _Stream:
     def _fit(self, pool: Pool) -> None:
         wanted: Counter[Resources] = Counter()
         for lane in self.lanes:
-            if lane.queued or lane.in_flight:
-                wanted[lane.stage.resources] += lane.queued + lane.in_flight
+            # A stage that pauses leaves the machines to those that it waits for.
+            rows = lane.in_flight + (0 if self._held_back(lane) else lane.queued)
+            if rows:
+                wanted[lane.stage.resources] += rows
         pool.fit(wanted)
         for needs in wanted:
             pool.check_nodes(needs)

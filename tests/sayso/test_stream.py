@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import ray
 
 from sayso.engine import Engine, EngineSettings, Progress
-from sayso.engine.cluster import share
+from sayso.engine.cluster import place, share
 from sayso.errors import Permanent, Retry, UserError
 from sayso.root import Root
 from sayso.rows import Media, Narration, Shard, SourceFacts, Transcript, Video
@@ -175,11 +176,23 @@ class OneCpu(First):
     resources = Resources(cpus=0.5)
 
 
+def test_kinds_that_do_not_fit_at_once_take_turns(root: Root) -> None:
+    add(root, [""] * 24)
+    settings = SETTINGS.model_copy(update={"workers": 1, "backlog_rows": 8, "node_limit": 4.0})
+    done = run(OneCpu(root, 0.02), Second(root, 0.02), settings=settings)
+    assert {name: progress.tally.done for name, progress in done.items()} == {"first": 24, "second": 24}
+    turns = [what.split()[0] for what in read_diary(root)]
+    changes = sum(before != after for before, after in itertools.pairwise(turns))
+    assert changes <= 7, f"workers were ended and started {changes} times"
+
+
 def test_kinds_of_workers_share_what_the_nodes_have() -> None:
     cpu, gpu = Resources(cpus=1), Resources(cpus=1, gpus=1)
     half = Resources(cpus=0.5)
     nodes = [{"CPU": 4.0, "memory": 8e9}, {"CPU": 4.0, "GPU": 1.0, "memory": 8e9}]
     assert share(nodes, {cpu: 100, gpu: 100}, None) == {cpu: 7, gpu: 1}
+    assert share(nodes[::-1], {cpu: 100, gpu: 100}, None) == {cpu: 7, gpu: 1}
+    assert place([{"CPU": 1.0, "GPU": 1.0}, {"CPU": 1.0}], {cpu: 2, gpu: 2}, None) == [{gpu: 1}, {cpu: 1}]
     assert share(nodes, {cpu: 2, gpu: 0}, None) == {cpu: 2, gpu: 0}
     assert share(nodes, {cpu: 100, gpu: 100}, 3) == {cpu: 2, gpu: 1}
     assert share(nodes, {half: 100}, None) == {half: 16}
