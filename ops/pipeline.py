@@ -88,15 +88,24 @@ def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bar
     Raises what stops a run; everything settled before that is kept, and the same call goes on from there.
     """
     stages = stages_of(root, pipeline)
-    with Engine(root, pipeline.engine) as engine:
-        resolved = yaml.safe_dump(pipeline.model_dump(mode="json", exclude=_NOT_KEPT), sort_keys=False).encode()
-        root.storage.put_bytes(resolved, CONFIG_KEY)
-        root.storage.put_bytes(resolved, f"runs/{engine.run_id}.yaml")
+    chosen = [stage for stage in stages if only is None or stage.name in only]
+    # A run that is refused must leave the configuration of the one at work alone.
+    with Engine(root, pipeline.engine) as engine, engine.hold(chosen):
         if only is None or "discover" in only:
-            with lease(root, engine.run_id, ["discover"], engine.pause):
+            with lease(root, f"{engine.run_id}-discover", ["discover"], engine.pause):
+                _keep_configuration(root, pipeline, engine.run_id)
                 _discover(root, pipeline, engine.run_id, bars)
-        engine.run([stage for stage in stages if only is None or stage.name in only], bars.watch)
+        else:
+            _keep_configuration(root, pipeline, engine.run_id)
+        engine.run(chosen, bars.watch)
     return stages
+
+
+def _keep_configuration(root: Root, pipeline: Pipeline, run_id: str) -> None:
+    """For status and replay, and beside the figures of the run."""
+    resolved = yaml.safe_dump(pipeline.model_dump(mode="json", exclude=_NOT_KEPT), sort_keys=False).encode()
+    root.storage.put_bytes(resolved, CONFIG_KEY)
+    root.storage.put_bytes(resolved, f"runs/{run_id}.yaml")
 
 
 def _discover(root: Root, pipeline: Pipeline, run_id: str, bars: Bars) -> None:

@@ -27,10 +27,11 @@ from urllib.parse import urlsplit
 
 from tests.seaweed import free_ports
 
-Fault = Literal["slow_down", "error", "full", "delay", "drop_request", "drop_answer", "lose_answer"]
+Fault = Literal["slow_down", "error", "full", "delay", "drop_request", "drop_answer", "lose_answer", "hold"]
 """What can be done to a request: an answer of 503, 500 or 507 instead of the server's; the server's answer later; half
 the request passed on and the connection broken; half the answer passed back and the connection broken; the
-request passed on whole and the connection broken instead of an answer."""
+request passed on whole and the connection broken instead of an answer; nothing passed on and nothing answered for as
+long as the client waits."""
 
 _ANSWERS = {
     "slow_down": (503, "SlowDown"),
@@ -185,6 +186,10 @@ class _Proxy:
             await reader.readexactly(_length(head))
             writer.write(_refusal(*_ANSWERS[fault]))
             await _flushed(writer)
+            return
+        if fault == "hold":
+            while await reader.read(_CHUNK_BYTES):
+                pass
             return
         up_reader, up_writer = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
         self._open.add(up_writer)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sayso.arrow import MADE_BY, MADE_FROM
@@ -51,6 +52,7 @@ class Engine:
         """Seconds spent in commits and in writing figures so far."""
         self._cluster = Cluster(settings)
         self._interrupts = Interrupts()
+        self._held: set[str] = set()
 
     def __enter__(self) -> Engine:
         self._interrupts.__enter__()
@@ -65,6 +67,23 @@ class Engine:
         time.sleep(seconds)
         self._interrupts.check()
 
+    @contextmanager
+    def hold(self, stages: Sequence[Stage[Any, Any]]) -> Iterator[None]:
+        """Keep other runs off these stages for what is done before `run`, which does it by itself else.
+
+        RootBusy where another run works on one of them.
+        """
+        names = [stage.name for stage in stages]
+        if self._held.issuperset(names):
+            yield
+            return
+        with lease(self.root, self.run_id, names, self.pause):
+            self._held = set(names)
+            try:
+                yield
+            finally:
+                self._held = set()
+
     def run(self, stages: Sequence[Stage[Any, Any]], watch: Watch = lambda progress: None) -> list[Progress]:
         """Run stages, in the order of the data's way, over everything that is pending; what became of each.
 
@@ -72,7 +91,7 @@ class Engine:
         RootBusy where another run works on one of the stages.
         """
         self._interrupts.check()
-        with lease(self.root, self.run_id, [stage.name for stage in stages], self.pause):
+        with self.hold(stages):
             stream = _Stream(self, stages, watch)
             try:
                 stream.flow()
