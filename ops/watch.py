@@ -19,11 +19,14 @@ from rich.table import Table
 
 from ops import show
 from sayso.engine.inputs import Tally, stage_tally
+from sayso.engine.interrupt import Interrupts
 from sayso.root import Root
 from sayso.rows import Run, now
 from sayso.sql import Sql
 from sayso.stage import Stage
 
+# A signal is looked for so often.
+_NAP_SECONDS = 0.1
 # Speeds are those of the last minute.
 _WINDOW = 60.0
 # A run writes every few seconds, or more seldom where writing is slow. One that wrote nothing for half a minute, nor
@@ -177,10 +180,15 @@ def watch(root: Root, stages: Sequence[Stage[Any, Any]], every: float, *, as_jso
 
 
 def _repeat(every: float, look: Callable[[], None]) -> NoReturn:
-    while True:
-        began = time.monotonic()
-        look()
-        time.sleep(max(0.0, every - (time.monotonic() - began)))
+    # Raised anywhere, a KeyboardInterrupt may be lost in a callback out of native code: it is noted, and raised here.
+    with Interrupts() as interrupts:
+        while True:
+            began = time.monotonic()
+            look()
+            interrupts.check()
+            while time.monotonic() - began < every:
+                time.sleep(min(_NAP_SECONDS, every))
+                interrupts.check()
 
 
 def _print_line(present: Now) -> None:
