@@ -41,7 +41,7 @@ class Act(Stage[Video, Media]):
     name, reads, writes = "act", Video, Media
 
     def time_limit(self, row: Video) -> float:
-        return 2.0 if row.title.startswith("hang") else 100.0
+        return {"hang": 2.0, "brief": 2.5}.get(row.title.split()[0], 100.0)
 
     def __call__(self, row: Video) -> Sequence[Media]:
         diary(self.root, f"{self.name} {row.video_id}")
@@ -56,12 +56,23 @@ class Act(Stage[Video, Media]):
             case "hang":
                 # Once with the interpreter's lock held, once stopped altogether.
                 ctypes.PyDLL(None).sleep(60) if rest[0] == "locked" else os.kill(os.getpid(), signal.SIGSTOP)
-            case "big" if rest and tried(self.root, row.video_id) == 1:
+            case "big" | "brief" if rest and tried(self.root, row.video_id) == 1:
                 time.sleep(0.6)
                 fell(after=float(rest[0]))
             case "eat":
                 eat(int(rest[0]))
-        return [media(row.video_id, "x" * _BIG if what == "big" else what)]
+        return [media(row.video_id, "x" * _BIG if what in ("big", "brief") else what)]
+
+
+class Fragile(Act):
+    """Every second worker dies as it opens the stage."""
+
+    name = "fragile"
+
+    def open(self) -> None:
+        diary(self.root, f"{self.name} open")
+        if tried(self.root, "open") % 2:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Look(Stage[Media, Transcript]):
@@ -311,27 +322,45 @@ def test_a_worker_that_hangs_is_gone_after_its_time(cluster: RayCluster, root: R
 
 
 def test_large_results_survive_a_node_that_dies_with_them(cluster: RayCluster, root: Root) -> None:
+    # The first row's node goes before anybody has looked at the result, the second's while it is on the way.
+    lose_nodes(cluster, root, ["big 0.2", "big 0", *["big"] * 4], blind_seconds=1.5)
+
+
+def test_a_row_whose_node_is_lost_unnoticed_did_not_take_too_long(cluster: RayCluster, root: Root) -> None:
+    # The row's time is over when the engine looks again, and Ray does not know yet that the node is gone.
+    lose_nodes(cluster, root, ["brief 0.1", *["big"] * 4], blind_seconds=2.4)
+
+
+def lose_nodes(cluster: RayCluster, root: Root, titles: list[str], blind_seconds: float) -> None:
+    """Run rows that lose their nodes; the engine looks away for a while when the first begins."""
     stand(cluster, _CPU, _CPU)
-    # The first row's node goes while its result is on the way, the second's before anybody has looked at the result.
-    add(root, ["big 0", "big 0.2", *["big"] * 4])
-    blind: set[str] = set()
+    add(root, titles)
+    seen: set[str] = set()
 
     def look_away(progress: Progress) -> None:
-        if tried(root, "v001") == 1 and not blind:
-            blind.add("v001")
-            time.sleep(1.5)
+        if tried(root, "v000") == 1 and not seen:
+            seen.add("v000")
+            time.sleep(blind_seconds)
 
     def replace() -> None:
-        for row in videos(2):
-            until(lambda row=row: tried(root, row) > 0)  # type: ignore[misc]
-            cluster.add_node(_CPU)
+        until(lambda: tried(root, "v000") > 0)
+        cluster.add_node(_CPU)
 
     with meanwhile(replace):
         run(cluster, Act(root), watch=look_away)
-    assert results(root) == videos(6)
+    assert results(root) == videos(len(titles))
     assert {len(row.key) for row in root.table(Media).rows()} == {_BIG}
     assert failures(root) == []
-    assert tried(root, "v001") == 2, "no result was lost, so nothing was tested"
+    assert tried(root, "v000") == 2, "no result was lost, so nothing was tested"
+
+
+def test_workers_that_die_now_and_then_as_they_open_a_stage_end_nothing(cluster: RayCluster, root: Root) -> None:
+    stand(cluster, _CPU)
+    add(root, ["sleep 0"] * 3)
+    run(cluster, Fragile(root), worker_rows=1)
+    assert results(root) == videos(3)
+    assert failures(root) == []
+    assert tried(root, "open") == 6
 
 
 def test_the_autoscaler_brings_nodes_for_the_work_and_takes_them_away(root: Root) -> None:
