@@ -125,7 +125,7 @@ def test_a_row_goes_on_while_others_are_still_in_the_stage_before(root: Root) ->
     told = read_diary(root)
     last_first = max(place for place, what in enumerate(told) if what.startswith("first"))
     for stage in ("second", "gated"):
-        assert sum(what.startswith(stage) for what in told[:last_first]) >= 5, f"{stage} waited for all of first"
+        assert any(what.startswith(stage) for what in told[:last_first]), f"{stage} waited for all of first"
     assert len(told) == len(set(told)), "a row was worked on twice"
 
 
