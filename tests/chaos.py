@@ -25,6 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import s3fs
 import yaml
 
 from demo.settings import WorldSettings
@@ -220,6 +221,7 @@ def chaos(folder: Path) -> Iterator[Chaos]:
         before = dict(os.environ)
         stack.callback(_restore, before)
         os.environ.update(server.environment)
+        s3fs.S3FileSystem.clear_instance_cache()
         config = folder / "pipeline.yaml"
         config.write_text(yaml.safe_dump(demo_pipeline(base_url).model_dump(mode="json"), sort_keys=False))
         yield Chaos(folder, server, cluster, config)
@@ -228,6 +230,8 @@ def chaos(folder: Path) -> Iterator[Chaos]:
 def _restore(environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    # Clients are kept for the next root, and they keep the server that the environment named when they were made.
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def play(rounds: Iterator[tuple[str, str | None]], say: Callable[[str], None]) -> list[Round]:
