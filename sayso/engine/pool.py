@@ -132,14 +132,18 @@ class Pool:
             return False
         return member.batches < self._settings.queue_depth and member.rows < self._settings.worker_rows
 
-    def fit(self, wanted: Mapping[Resources, int]) -> None:
-        """Hire and dismiss, so that the pool follows the rows that want workers and what the cluster has."""
+    def fit(self, wanted: Mapping[Resources, int], pausing: Collection[Resources] = ()) -> None:
+        """Hire and dismiss, so that the pool follows the rows that want workers and what the cluster has.
+
+        Kinds that are `pausing`, because all their stages wait for others, get no new workers and make room first.
+        """
         now = time.monotonic()
         for member in self._members:
             if member.idle_for(now) > _IDLE_SECONDS or member.rows >= self._settings.worker_rows:
                 member.leaving = True
+        wanted = self._in_order(wanted, pausing)
         self._note_waiting(wanted, now)
-        plan = self._cluster.plan(self._those_up_first(wanted), self._settings.workers)
+        plan = self._cluster.plan(wanted, self._settings.workers)
         short = {needs for needs, held in plan.held.items() if self.workers(needs) < held}
         crowded = self._make_room(plan, short, now)
         for needs in {*plan.held, *(member.needs for member in self._members)}:
@@ -155,16 +159,20 @@ class Pool:
         for member in [member for member in self._members if member.leaving and not member.batches]:
             self._dismiss(member)
 
+    def _in_order(self, wanted: Mapping[Resources, int], pausing: Collection[Resources]) -> dict[Resources, int]:
+        """Which kinds go first where not all fit: those that are up, until they have nothing to do, for starting takes
+        long; those that pause last, with no more workers than they have.
+        """
+        up = Counter(member.needs for member in self._members if member.hello and not member.leaving)
+        most = {needs: min(rows, up[needs]) if needs in pausing else rows for needs, rows in wanted.items()}
+        return dict(sorted(most.items(), key=lambda item: (item[0] in pausing, not up[item[0]])))
+
     def _note_waiting(self, wanted: Mapping[Resources, int], now: float) -> None:
         busy = any(member.hello for member in self._members)
-        missing = [needs for needs in wanted if not self.workers(needs)]
+        missing = [needs for needs, rows in wanted.items() if rows and not self.workers(needs)]
         # While others are at work on the only nodes for it, a kind waits for its turn, not for a node.
         waiting = [needs for needs in missing if not (busy and self._cluster.could_hold(needs))]
         self._waiting = {needs: self._waiting.get(needs, now) for needs in waiting}
-
-    def _those_up_first(self, wanted: Mapping[Resources, int]) -> dict[Resources, int]:
-        """Where not all kinds fit, those at work go on until they have nothing to do: starting workers takes long."""
-        return dict(sorted(wanted.items(), key=lambda item: not self.workers(item[0])))
 
     def _make_room(self, plan: Plan, short: Collection[Resources], now: float) -> set[str]:
         """The nodes where a kind is short of workers that are planned there.

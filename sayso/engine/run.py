@@ -188,12 +188,14 @@ class _Stream:
 
     def _fit(self, pool: Pool) -> None:
         wanted: Counter[Resources] = Counter()
+        pausing: set[Resources] = set()
         for lane in self.lanes:
-            # A stage that pauses leaves the machines to those that it waits for.
-            rows = lane.in_flight + (0 if self._held_back(lane) else lane.queued)
-            if rows:
-                wanted[lane.stage.resources] += rows
-        pool.fit(wanted)
+            if lane.queued or lane.in_flight:
+                wanted[lane.stage.resources] += lane.queued + lane.in_flight
+                if self._held_back(lane):
+                    pausing.add(lane.stage.resources)
+        active = {lane.stage.resources for lane in self.lanes if lane.queued and not self._held_back(lane)}
+        pool.fit(wanted, pausing - active)
         for needs in wanted:
             pool.check_nodes(needs)
         self._fitted = time.monotonic()
