@@ -5,8 +5,10 @@ discover -> fetch -> transcribe, captions -> align -> (plan) shard -> manifest
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +91,9 @@ def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bar
     """
     stages = stages_of(root, pipeline)
     chosen = [stage for stage in stages if only is None or stage.name in only]
-    # A run that is refused must leave the configuration of the one at work alone.
-    with Engine(root, pipeline.engine) as engine, engine.hold(chosen):
+    # Ray says on stdout which of its processes died, where a command's data goes. A run that is refused must leave the
+    # configuration of the one at work alone.
+    with redirect_stdout(sys.stderr), Engine(root, pipeline.engine) as engine, engine.hold(chosen):
         if only is None or "discover" in only:
             with lease(root, f"{engine.run_id}-discover", ["discover"], engine.pause):
                 _keep_configuration(root, pipeline, engine.run_id)

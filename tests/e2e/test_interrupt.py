@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+SAYSO = Path(sys.executable).with_name("sayso")
 SEED = int(os.environ.get("SAYSO_CHAOS_SEED", "7"))
 
 
@@ -72,6 +75,28 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(
     assert "Traceback" not in printed
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive, f"still running: {alive}"
+
+
+def test_a_killed_worker_spoils_no_data_on_stdout(small_videos: Path, tmp_path: Path) -> None:
+    command = [str(SAYSO), "run", "--videos", str(small_videos), "--root", str(tmp_path / "root"), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 60
+        while not (workers := [each for each in psutil.Process(running.pid).children(recursive=True) if at_work(each)]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        workers[0].kill()
+        printed, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, errors
+    assert "(raylet)" in errors, "Ray did not tell of the death"
+    assert {stage["pending"] for stage in json.loads(printed)["stages"]} == {0}
+
+
+def at_work(process: psutil.Process) -> bool:
+    """Whether a process is a worker with a batch."""
+    try:
+        return "Worker.work" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_ctrl_c_at_the_very_end_keeps_the_exit_code(
