@@ -118,9 +118,19 @@ class Chaos:
         return sorted((Blow(each, dice.uniform(0.5, latest)) for each in kinds), key=lambda blow: blow.at)
 
     def round(self, name: str, kind: str | None = None) -> Round:
-        """One round. `name` is `seed/number`; the same name gives the same blows."""
-        root, dice = self._root(name.replace("/", "-")), random.Random(f"{name} targets")
-        blows = self.blows(name, kind)
+        """One round. `name` is `seed/number`; the same name gives the same blows.
+
+        Where the run was over before anything was struck, the round is played again with all blows earlier.
+        """
+        for haste in (1.0, 0.5, 0.25):
+            result = self._play(name, kind, haste)
+            if result.struck:
+                break
+        return result
+
+    def _play(self, name: str, kind: str | None, haste: float) -> Round:
+        root, dice = self._root(f"{name}-{haste:g}".replace("/", "-")), random.Random(f"{name} targets")
+        blows = [Blow(blow.kind, haste * blow.at) for blow in self.blows(name, kind)]
         waiting, struck, starts = list(blows), [], 1
         began = time.monotonic()
         driver = self._start(root)
