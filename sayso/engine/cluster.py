@@ -127,14 +127,6 @@ class Plan:
     by_node: dict[str, Counter[Resources]]
 
 
-def share(
-    nodes: Sequence[Mapping[str, float]], wanted: Mapping[Resources, int], most: int | None
-) -> dict[Resources, int]:
-    """How many workers of each kind fit onto nodes with these resources."""
-    placed = place(nodes, wanted, most)
-    return {needs: sum(node[needs] for node in placed) for needs in wanted}
-
-
 def place(
     nodes: Sequence[Mapping[str, float]], wanted: Mapping[Resources, int], most: int | None
 ) -> list[Counter[Resources]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import ray
 
 from sayso.engine import Engine, EngineSettings, Progress
-from sayso.engine.cluster import place, share
+from sayso.engine.cluster import place
 from sayso.errors import Permanent, Retry, UserError
 from sayso.root import Root
 from sayso.rows import Media, Narration, Shard, SourceFacts, Transcript, Video
@@ -184,6 +184,14 @@ def test_kinds_that_do_not_fit_at_once_take_turns(root: Root) -> None:
     turns = [what.split()[0] for what in read_diary(root)]
     changes = sum(before != after for before, after in itertools.pairwise(turns))
     assert changes <= 7, f"workers were ended and started {changes} times"
+
+
+def share(
+    nodes: Sequence[Mapping[str, float]], wanted: Mapping[Resources, int], most: int | None
+) -> dict[Resources, int]:
+    """How many workers of each kind are placed in all."""
+    placed = place(nodes, wanted, most)
+    return {needs: sum(node[needs] for node in placed) for needs in wanted}
 
 
 def test_kinds_of_workers_share_what_the_nodes_have() -> None:
