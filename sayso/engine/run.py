@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.2
 _FIT_SECONDS = 1.0
+_START_SECONDS = 5.0
 _FIGURES_SECONDS = 5.0
 # Commits take no more than this share of the time, and figures as much again.
 _COMMIT_SHARE = 0.005
@@ -121,6 +122,7 @@ class _Stream:
         self.lanes = [Lane(stage, engine.root, engine.settings) for stage in stages]
         self._lane_of = {lane.stage.name: lane for lane in self.lanes}
         self._pool: Pool | None = None
+        self._opened = 0.0
         self._fitted = 0.0
         self._commits = _Commits()
         self._commit_failed = False
@@ -143,11 +145,12 @@ class _Stream:
 
         One stage begins a turn: counting millions of keys takes a while, and the rows of those before can be at work.
         """
-        above_rest, began = True, False
+        # Nor does one begin while the first workers come up, so that the first rows do not wait for its counting.
+        above_rest, enough = True, self._starting
         for lane in self.lanes:
-            if not lane.begun and not began and (above_rest or not lane.stage.whole):
+            if not lane.begun and not enough and (above_rest or not lane.stage.whole):
                 lane.begin()
-                began = True
+                enough = True
                 self._figures.begin(lane)
                 self._watch(lane.progress)
             elif lane.begun:
@@ -159,6 +162,13 @@ class _Stream:
             elif lane.progress.finished and not lane.idle:
                 lane.reopen()
             above_rest = above_rest and lane.idle
+
+    @property
+    def _starting(self) -> bool:
+        """Whether the first rows wait for the first workers to come up, which take them in a moment."""
+        if self._pool is None or time.monotonic() - self._opened > _START_SECONDS:
+            return False
+        return not any(lane.in_flight for lane in self.lanes)
 
     @property
     def _hungry(self) -> bool:
@@ -184,6 +194,7 @@ class _Stream:
         from sayso.engine.pool import Pool
 
         self._pool = Pool({lane.stage.name: lane.stage for lane in self.lanes}, cluster, self._settings)
+        self._opened = time.monotonic()
         return self._pool
 
     def _fit(self, pool: Pool) -> None:
