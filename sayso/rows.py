@@ -178,16 +178,25 @@ class Narration(Row):
 
 
 class Candidate(Part):
-    """A narration near a sample's window; times are seconds of the source video."""
+    """A narration of a sample; times are seconds of the source video, `confidence` as table narrations has it."""
 
     narration_id: str
     start: float
     end: float
     text: str
+    confidence: float | None = None
+
+
+SampleKind = Literal["clip", "audio", "image", "document"]
 
 
 class PlannedSample(Part):
-    """One clip to cut: the window [start, end) of the video, around the anchor (the first candidate)."""
+    """One sample to make.
+
+    Of a video, the window [start, end): its candidates are the nearest narrations, the anchor first, or in an export
+    of long windows all that are said in it, by time. Of a document (a text with `<image>` places), `video_id` is the
+    document's id, the only candidate is its text, times are 0, and `images` are its pictures in order.
+    """
 
     key: str
     video_id: str
@@ -196,6 +205,7 @@ class PlannedSample(Part):
     language: str
     task_id: str | None = None
     candidates: list[Candidate]
+    images: list[StoredObject] | None = None
 
 
 class Plan(Row):
@@ -207,8 +217,9 @@ class Plan(Row):
     export: str
     shard: str
     split: str
-    version: int = Field(description="version of the narrations table that was planned")
+    version: int = Field(description="version of the table that was planned: narrations, or documents")
     samples: list[PlannedSample]
+    kind: SampleKind | None = Field(default=None, description="what the samples are; clips where nothing is said")
 
 
 class Shard(Row):

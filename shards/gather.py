@@ -40,6 +40,7 @@ class Said(NamedTuple):
     end: float
     text: str
     language: str
+    confidence: float | None = None
 
 
 @dataclass

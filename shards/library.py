@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,10 +81,10 @@ def read_manifest(storage: Storage, split: str) -> Manifest:
 
 @dataclass(frozen=True)
 class RawSample:
-    """A sample as it was read: the clip's MP4 and the parsed JSON."""
+    """A sample as it was read: its files by extension ("mp4", "jpg", ...), and its JSON, parsed."""
 
     key: str
-    clip: bytes
+    members: Mapping[str, bytes]
     facts: dict[str, Any]
 
 
@@ -163,13 +163,15 @@ class Library:
     def read(self, shard: int, row: int) -> RawSample:
         """One sample, by one range read. CorruptObject where its bytes are not those that were indexed."""
         at = self.index(shard).row(row)
-        tar, begin = self._manifest.files[shard].tar, at["mp4_offset"]
-        end = at["json_offset"] + at["json_bytes"]
-        data = self._range(tar, begin, end)
-        clip, facts = data[: at["mp4_bytes"]], data[at["json_offset"] - begin :]
-        if len(data) != end - begin or zlib.crc32(clip) != at["mp4_crc32"] or zlib.crc32(facts) != at["json_crc32"]:
-            raise CorruptObject(f"{tar}: sample {at['key']} is not what its index says")
-        return RawSample(at["key"], clip, json.loads(facts))
+        tar, begin = self._manifest.files[shard].tar, at["offset"]
+        data = self._range(tar, begin, begin + at["bytes"])
+        members = {}
+        for member in at["members"]:
+            first = member["offset"] - begin
+            members[member["extension"]] = part = data[first : first + member["bytes"]]
+            if len(part) != member["bytes"] or zlib.crc32(part) != member["crc32"]:
+                raise CorruptObject(f"{tar}: sample {at['key']} is not what its index says")
+        return RawSample(at["key"], members, json.loads(members.pop("json")))
 
     def _range(self, key: str, begin: int, end: int) -> bytes:
         try:

@@ -20,12 +20,20 @@ from sayso.root import Root
 from sayso.rows import Shard, StoredObject
 from sayso.storage import Storage
 
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest.json"
 
 
-def publish_manifest(root: Root, export: str) -> StoredObject:
-    """Write the manifest of an export from its published shards. The same shards give the same bytes.
+def publish_manifest(root: Root, export: str) -> list[StoredObject]:
+    """Write the manifest of an export from its published shards.
+
+    Raises InputError where the export has no shards.
+    """
+    return [root.storage.put_bytes(data, key) for key, data in manifest_objects(root, export).items()]
+
+
+def manifest_objects(root: Root, export: str) -> dict[str, bytes]:
+    """The objects that make up an export's manifest, by key. The same shards give the same bytes.
 
     Raises InputError where the export has no shards.
     """
@@ -50,7 +58,7 @@ def publish_manifest(root: Root, export: str) -> StoredObject:
         "shards": [_entry(shard) for shard in shards],
     }
     text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
-    return root.storage.put_bytes(text.encode(), f"shards/{export}/{NAME}")
+    return {f"shards/{export}/{NAME}": text.encode()}
 
 
 def _entry(shard: Shard) -> dict[str, Any]:

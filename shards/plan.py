@@ -15,6 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -22,11 +23,11 @@ from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.config import Settings
 from sayso.errors import ConfigError
 from sayso.root import Root
-from sayso.rows import Candidate, Failure, Narration, Plan, PlannedSample
+from sayso.rows import Candidate, Failure, Narration, Plan, PlannedSample, SampleKind
 from shards import gather
 from shards.gather import Film, Planned, Said
-from shards.survey import sample_key, survey, unusable
-from shards.windows import nearest, widen
+from shards.survey import sample_key, survey, unusable, window_key
+from shards.windows import along, nearest, widen
 
 PLAN = "plan"
 """The name of planning in the tables, where others have a stage's."""
@@ -43,9 +44,17 @@ class ShardSettings(Settings):
     export: str = Field("clips", pattern=r"^[A-Za-z0-9_-]+$", description="name of the export, a folder under shards/")
     samples_per_shard: int = Field(1000, ge=1, description="most samples in a shard")
     shard_bytes: int = Field(500_000_000, ge=1, description="most bytes in a shard, estimated from the proxies")
-    min_window: float = Field(5.0, gt=0, description="least length of a clip's window, in seconds")
-    max_window: float = Field(60.0, gt=0, description="most length of a clip's window, in seconds")
+    kind: SampleKind = Field("clip", description="what the samples are: clip, audio, image or document")
+    windows: Literal["narration", "context"] = Field(
+        "narration",
+        description="narration: a window around each narration; context: long windows along the video, each with all "
+        "narrations in it",
+    )
+    min_window: float = Field(5.0, gt=0, description="least length of a window around a narration, in seconds")
+    max_window: float = Field(60.0, gt=0, description="most length of a window around a narration, in seconds")
     candidates: int = Field(8, ge=1, description="narrations kept in a sample's bag, the anchor among them")
+    context_seconds: float = Field(64.0, gt=0, description="length of a long window, in seconds")
+    context_stride: float = Field(64.0, gt=0, description="seconds from one long window to the next")
     val: float = Field(0.05, ge=0, lt=1, description="share of the videos in split val")
     test: float = Field(0.05, ge=0, lt=1, description="share of the videos in split test")
 
@@ -55,6 +64,8 @@ class ShardSettings(Settings):
             raise ValueError("val + test must be below 1, the rest is train")
         if self.max_window < self.min_window:
             raise ValueError("max_window must not be below min_window")
+        if self.context_stride > self.context_seconds:
+            raise ValueError("context_stride must not be above context_seconds, or parts of the video are left out")
         return self
 
 
@@ -91,10 +102,52 @@ def split_of(video_id: str, settings: ShardSettings) -> str:
 
 
 def samples_of(narrations: Sequence[Said], film: Film, settings: ShardSettings) -> list[PlannedSample]:
-    """The samples of one video, one a narration, by time."""
+    """The samples of one video, by time: one a narration, or one a long window in which anything is said."""
     ordered = sorted(narrations, key=lambda n: (n.start, n.end, n.narration_id))
+    by_windows = {"narration": _around_narrations, "context": _along_the_video}
+    return by_windows[settings.windows](ordered, film, settings)
+
+
+def _candidate(narration: Said) -> Candidate:
+    return Candidate(
+        narration_id=narration.narration_id,
+        start=narration.start,
+        end=narration.end,
+        text=narration.text,
+        confidence=narration.confidence,
+    )
+
+
+def _along_the_video(ordered: Sequence[Said], film: Film, settings: ShardSettings) -> list[PlannedSample]:
+    """A narration belongs to the windows that its centre lies in; its times may reach beyond them."""
+    samples = []
+    for start, end in along(film.duration, length=settings.context_seconds, stride=settings.context_stride):
+        inside = [said for said in ordered if start <= _centre(said, film) < end]
+        if not inside:
+            continue
+        languages = Counter(said.language for said in inside)
+        samples.append(
+            PlannedSample(
+                key=window_key(inside[0].video_id, start, end),
+                video_id=inside[0].video_id,
+                start=start,
+                end=end,
+                language=min(languages, key=lambda language: (-languages[language], language)),
+                task_id=film.task_id,
+                candidates=[_candidate(said) for said in inside],
+            )
+        )
+    return samples
+
+
+def _centre(narration: Said, film: Film) -> float:
+    """The centre of a narration, inside the video also where what is said goes on behind its end."""
+    return min((narration.start + narration.end) / 2, film.duration - 0.001)
+
+
+def _around_narrations(ordered: Sequence[Said], film: Film, settings: ShardSettings) -> list[PlannedSample]:
     starts, ends = [n.start for n in ordered], [n.end for n in ordered]
-    bag_of = [Candidate(narration_id=n.narration_id, start=n.start, end=n.end, text=n.text) for n in ordered]
+    bag_of = [_candidate(narration) for narration in ordered]
     samples = []
     for place, narration in enumerate(ordered):
         start, end = widen(
@@ -146,7 +199,16 @@ def make_plan(
         for number, shard in enumerate(_fill(runs[split], media, settings), planned.next_number.get(split, 0)):
             ordered = sorted(shard, key=lambda sample: (hash64(sample.key), sample.key))
             name = f"{split}-{number:06d}"
-            plans.append(Plan(export=settings.export, shard=name, split=split, version=version, samples=ordered))
+            plans.append(
+                Plan(
+                    export=settings.export,
+                    shard=name,
+                    split=split,
+                    version=version,
+                    samples=ordered,
+                    kind=settings.kind,
+                )
+            )
     return plans
 
 
@@ -199,7 +261,9 @@ def propose(root: Root, settings: ShardSettings) -> Proposal:
     if version < 0:
         return Proposal([])
     media = gather.films(root)
-    found = survey(gather.anchors(root, version), media, planned)
+    # Long windows that are planned are not cut anew for what is said later in them.
+    stays = planned.videos if settings.windows == "context" else frozenset[str]()
+    found = survey(gather.anchors(root, version), media, planned, stays)
     plans = make_plan(gather.said(root, version, found.videos), media, settings, planned, version=version)
     samples = [sample for plan in plans for sample in plan.samples]
     return Proposal(
@@ -271,6 +335,8 @@ def _check_profile(root: Root, settings: ShardSettings) -> None:
         written = json.loads(root.storage.read(profile_key(settings.export)))
     except FileNotFoundError:
         return
+    # A setting that is newer than the export has had its default.
+    written = ShardSettings.model_validate(written).model_dump()
     asked = settings.model_dump()
     changed = sorted(name for name in written.keys() | asked.keys() if written.get(name) != asked.get(name))
     if changed:

@@ -17,16 +17,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field
 from torch.utils.data import IterableDataset, get_worker_info
 
-from sayso.config import Settings
 from sayso.errors import ConfigError, CorruptObject, InputError
 from sayso.storage import Storage
-from shards.decode import Crop, decode
+from shards.clips import Clip, ClipSettings, make_clip
 from shards.library import Library, RawSample, read_manifest
 from shards.order import Order, uniforms
 
@@ -38,34 +37,9 @@ _MOST_WORKERS = 1024
 Used = TypeVar("Used")
 
 
-class Clip(TypedDict):
-    """A decoded sample. Times are seconds of the source video."""
+class ReaderSettings(ClipSettings):
+    """What is taken of a sample and how, and in which order samples come."""
 
-    key: str
-    video_id: str
-    start: float
-    end: float
-    frames: torch.Tensor
-    """uint8 (T, H, W, 3)"""
-    narrations: list[str]
-    """K candidates, the anchor first; "" where one is missing"""
-    narration_mask: torch.Tensor
-    """bool (K,), True where a candidate is there"""
-
-
-class ReaderSettings(Settings):
-    """What is taken of a sample and how."""
-
-    frames: int = Field(32, ge=1, description="frames T of a clip")
-    fps: float = Field(10.0, gt=0, description="frames a second, by presentation time")
-    size: int = Field(224, ge=1, description="side of the square crop, in px")
-    short_side: int | None = Field(
-        None, ge=1, description="short side before cropping, in px; 8/7 of size where not given"
-    )
-    candidates: int = Field(5, ge=1, description="narrations K in the bag of a clip")
-    crop: Literal["random", "center"] = Field("random", description="where the crop lies in the picture")
-    flip: bool = Field(True, description="mirror half of the clips")
-    start: Literal["random", "center"] = Field("random", description="where the T frames lie in the window")
     per_video: bool = Field(True, description="an epoch is one random clip of each video, not every clip")
     block_shards: int = Field(64, ge=1, description="shards that are shuffled together")
 
@@ -97,9 +71,6 @@ class ClipReader(IterableDataset[Clip]):
         self._sizes = self._manifest.owned() if settings.per_video else self._manifest.samples
         if self.samples < world_size:
             raise InputError(f"{url}: split {split!r} has {self.samples} samples for {world_size} ranks; use fewer")
-        self._short_side = settings.short_side or round(settings.size * 8 / 7)
-        if self._short_side < settings.size:
-            raise ConfigError(f"reader.short_side: {self._short_side} is below the crop's size, {settings.size}")
         # In shared memory, so that loader workers that outlive an epoch see the next one.
         self._state = torch.zeros(2, dtype=torch.int64)
         self._broken = torch.zeros(_MOST_WORKERS, dtype=torch.int64)
@@ -212,36 +183,4 @@ class ClipReader(IterableDataset[Clip]):
         return {**self.__dict__, "_library": None, "_order": None}
 
     def _clip(self, sample: RawSample, epoch: int) -> Clip:
-        # Drawn from the sample, not from a stream of numbers: what a clip looks like does not depend on who reads it.
-        start_at, x, y, flip = uniforms(f"{self.seed}:{epoch}:{sample.key}:augment", 4)
-        settings, facts = self.settings, sample.facts
-        start = self._start(facts, 0.5 if settings.start == "center" else start_at)
-        crop = Crop(
-            size=settings.size,
-            short_side=self._short_side,
-            x=0.5 if settings.crop == "center" else x,
-            y=0.5 if settings.crop == "center" else y,
-            flip=settings.flip and flip < 0.5,
-        )
-        times = [start - facts["clip_start"] + i / settings.fps for i in range(settings.frames)]
-        frames = decode(sample.clip, times, crop)
-        texts = [candidate["text"] for candidate in facts["candidates"][: settings.candidates]]
-        missing = settings.candidates - len(texts)
-        return Clip(
-            key=sample.key,
-            video_id=facts["video_id"],
-            start=start,
-            end=min(start + settings.frames / settings.fps, facts["clip_end"]),
-            frames=torch.from_numpy(frames),
-            narrations=texts + [""] * missing,
-            narration_mask=torch.tensor([True] * len(texts) + [False] * missing),
-        )
-
-    def _start(self, facts: Mapping[str, Any], share: float) -> float:
-        """Where the T frames begin, in seconds of the source: at `share` of the room that the window leaves.
-
-        Where the window is shorter than the frames they end with it, as far as the clip reaches back.
-        """
-        first = max(facts["start"], facts["clip_start"])
-        last = min(facts["end"], facts["clip_end"]) - self.settings.frames / self.settings.fps
-        return float(first + share * (last - first) if last > first else max(last, facts["clip_start"]))
+        return make_clip(sample, self.settings, f"{self.seed}:{epoch}")

@@ -17,6 +17,11 @@ def sample_key(narration: Said | Anchor) -> str:
     return f"{safe(narration.video_id)}_{round(narration.start * 1000):09d}_{mark}"
 
 
+def window_key(video_id: str, start: float, end: float) -> str:
+    """The key of a long window's sample in its tar: no dots, sorted by video and time."""
+    return f"{safe(video_id)}_{round(start * 1000):09d}-{round(end * 1000):09d}"
+
+
 def unusable(start: float, film: Film | None) -> str | None:
     """Why no clip can be cut for a narration that begins at `start`; None where one can.
 
@@ -42,8 +47,10 @@ class Survey:
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def survey(narrations: Iterable[Anchor], media: Mapping[str, Film], planned: Planned) -> Survey:
-    """Look through all kept narrations, in any order.
+def survey(
+    narrations: Iterable[Anchor], media: Mapping[str, Film], planned: Planned, stays: Set[str] = frozenset()
+) -> Survey:
+    """Look through all kept narrations, in any order. Videos in `stays` get no further samples.
 
     Reasons for leaving one out are those of `unusable`, and duplicate: its video is a copy.
     """
@@ -55,7 +62,7 @@ def survey(narrations: Iterable[Anchor], media: Mapping[str, Film], planned: Pla
             found.dropped[reason] += 1
             continue
         usable[narration.video_id] += 1
-        if sample_key(narration) not in planned.keys:
+        if narration.video_id not in stays and sample_key(narration) not in planned.keys:
             found.videos.add(narration.video_id)
     found.copies = copies(usable, media, planned.videos)
     found.videos -= found.copies.keys()

@@ -1,11 +1,14 @@
-"""From a narration to the window that is cut around it, and to the bag of narrations that may describe it.
+"""From narrations to the windows that are cut, and to the narrations that may describe what is seen there.
 
-Both rules are MIL-NCE's (Miech et al., 2020): the clip is taken around the narration's centre, because people speak
-a little before or after they act, and the narrations nearest in time are candidates for what is seen.
+Short windows and bags are MIL-NCE's (Miech et al., 2020): the clip is taken around the narration's centre, because
+people speak a little before or after they act, and the narrations nearest in time are candidates for what is seen.
+Long windows lie one after the other along the video, each with all that is said in it, for models of longer context
+(Han et al., 2022, align the sentences of 64 s with their picture).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -18,6 +21,18 @@ def widen(start: float, end: float, *, least: float, most: float, duration: floa
     length = min(max(end - start, least), most, duration)
     begin = min(max((start + end - length) / 2, 0.0), duration - length)
     return round(begin, 3), round(begin + length, 3)
+
+
+def along(duration: float, *, length: float, stride: float) -> list[tuple[float, float]]:
+    """The windows [start, end) of `length` seconds that begin each `stride` seconds in [0, duration).
+
+    The last is shifted so that it ends with the video; a video shorter than a window is one window.
+    """
+    if duration <= length:
+        return [(0.0, round(duration, 3))]
+    count = 1 + math.ceil((duration - length) / stride)
+    begins = [min(number * stride, duration - length) for number in range(count)]
+    return [(round(begin, 3), round(begin + length, 3)) for begin in begins]
 
 
 def nearest(starts: Sequence[float], ends: Sequence[float], anchor: int, count: int) -> list[int]:

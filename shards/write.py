@@ -1,8 +1,9 @@
 """Write a shard: a plain tar that any WebDataset reader reads, and its index.
 
-    {key}.mp4   the clip
+    {key}.mp4   a clip
     {key}.json  what is known about it, canonical: sorted keys, no spaces
 
+The members of a sample lie beside each other, the JSON last; what else there is depends on the kind of the sample.
 The bytes are a function of the samples alone: fixed order, time 0, no owner. The index is read off the finished tar,
 so it cannot say anything else than the tar does.
 """
@@ -10,10 +11,11 @@ so it cannot say anything else than the tar does.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,17 @@ from sayso.errors import CorruptObject
 from sayso.rows import PlannedSample
 from shards.cut import Clip
 
+FACTS = "json"
+"""The extension of the member that tells what is known of a sample."""
+
+_MEMBER = pa.struct(
+    [
+        pa.field("extension", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("crc32", pa.int64(), nullable=False),
+    ]
+)
 INDEX_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -33,14 +46,15 @@ INDEX_SCHEMA = pa.schema(
         pa.field("end", pa.float64(), nullable=False),
         pa.field("clip_start", pa.float64(), nullable=False),
         pa.field("clip_end", pa.float64(), nullable=False),
-        *(
-            pa.field(f"{member}_{fact}", pa.int64(), nullable=False)
-            for member in ("mp4", "json")
-            for fact in ("offset", "bytes", "crc32")
-        ),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("members", pa.list_(pa.field("item", _MEMBER, nullable=False)), nullable=False),
     ]
 )
-"""A row a sample, in the tar's order. Offsets are those of the members' data in the tar, in bytes."""
+"""A row a sample, in the tar's order: its bytes lie in [offset, offset + bytes) of the tar, from the first member's
+data to the end of the last's. `extension` is a member's name behind the key and a dot; its offset is its data's, in the
+tar.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,8 +62,8 @@ class Sample:
     """One sample as it lies in a tar."""
 
     key: str
-    clip: bytes
-    facts: bytes
+    members: Mapping[str, bytes]
+    """By extension, in the tar's order; "json" is the last."""
 
 
 def sample_of(planned: PlannedSample, clip: Clip) -> Sample:
@@ -65,7 +79,7 @@ def sample_of(planned: PlannedSample, clip: Clip) -> Sample:
         "task_id": planned.task_id,
         "candidates": [candidate.model_dump() for candidate in planned.candidates],
     }
-    return Sample(planned.key, clip.data, canonical_json(facts))
+    return Sample(planned.key, {"mp4": clip.data, FACTS: canonical_json(facts)})
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
@@ -77,8 +91,8 @@ def write_tar(samples: Iterable[Sample], path: Path) -> None:
     """Write samples to a tar, in the order given."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         for sample in samples:
-            _add(tar, f"{sample.key}.mp4", sample.clip)
-            _add(tar, f"{sample.key}.json", sample.facts)
+            for extension, data in sample.members.items():
+                _add(tar, f"{sample.key}.{extension}", data)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -91,30 +105,36 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def index_tar(path: Path) -> pa.Table:
     """The index of a finished tar, from reading all of it.
 
-    Raises CorruptObject where it is not a row of whole samples, each an .mp4 and a .json of one key.
+    Raises CorruptObject where it is not a row of whole samples, each of some members and a .json of one key.
     """
-    records = []
     try:
         with tarfile.open(path, "r:") as tar:
-            members = tar.getmembers()
-            for clip, facts in zip(members[::2], members[1::2], strict=True):
-                records.append(_record(tar, clip, facts))
+            by_key = itertools.groupby(tar, lambda member: member.name.partition(".")[0])
+            records = [_record(tar, key, list(members)) for key, members in by_key]
     except (tarfile.TarError, ValueError, KeyError) as error:
         raise CorruptObject(f"{path.name}: not a shard ({error})") from None
+    if len({record["key"] for record in records}) < len(records):
+        raise CorruptObject(f"{path.name}: not a shard (the members of a sample do not lie beside each other)")
     return pa.Table.from_pylist(records, schema=INDEX_SCHEMA)
 
 
-def _record(tar: tarfile.TarFile, clip: tarfile.TarInfo, facts: tarfile.TarInfo) -> dict[str, Any]:
-    key = clip.name.removesuffix(".mp4")
-    if clip.name != f"{key}.mp4" or facts.name != f"{key}.json":
-        raise ValueError(f"{clip.name} and {facts.name} are not one sample")
-    said = json.loads(_data(tar, facts))
-    record = {name: said[name] for name in ("video_id", "start", "end", "clip_start", "clip_end")}
-    for kind, member in (("mp4", clip), ("json", facts)):
-        record[f"{kind}_offset"] = member.offset_data
-        record[f"{kind}_bytes"] = member.size
-        record[f"{kind}_crc32"] = zlib.crc32(_data(tar, member))
-    return {"key": key, **record}
+def _record(tar: tarfile.TarFile, key: str, files: Sequence[tarfile.TarInfo]) -> dict[str, Any]:
+    if len(files) < 2 or files[-1].name != f"{key}.{FACTS}":
+        raise ValueError(f"{key} is not a whole sample")
+    members = [
+        {
+            "extension": file.name.removeprefix(f"{key}."),
+            "offset": file.offset_data,
+            "bytes": file.size,
+            "crc32": zlib.crc32(_data(tar, file)),
+        }
+        for file in files
+    ]
+    said = json.loads(_data(tar, files[-1]))
+    facts = {name: said[name] for name in ("video_id", "start", "end", "clip_start", "clip_end")}
+    begin = files[0].offset_data
+    size = files[-1].offset_data + files[-1].size - begin
+    return {"key": key, **facts, "offset": begin, "bytes": size, "members": members}
 
 
 def _data(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sayso.errors import ConfigError
-from shards.reader import Clip, ClipReader
+from shards.clips import Clip
+from shards.reader import ClipReader
 from train.recipe import DataSettings
 from train.vocabulary import Vocabulary
 

@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from sayso.config import validate
 from sayso.errors import ConfigError, CorruptObject, InputError
 from sayso.root import Root
 from sayso.storage import Storage
+from shards.clips import Clip
 from shards.plan import ShardSettings
-from shards.reader import Clip, ClipReader, ReaderSettings
+from shards.reader import ClipReader, ReaderSettings
 
 if TYPE_CHECKING:
     from tests.shards.conftest import Lab
@@ -252,7 +254,7 @@ def test_what_cannot_be_opened_is_said_in_one_line(url: str, tmp_path: Path) -> 
     with pytest.raises(InputError, match="9 samples for 10 ranks"):
         reader(url, per_video=True, world_size=10)
     with pytest.raises(ConfigError, match="short_side"):
-        reader(url, short_side=16)
+        validate(ReaderSettings, {"size": 32, "short_side": 16}, "recipe")
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="format 99"):
         reader(str(tmp_path))

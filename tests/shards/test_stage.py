@@ -78,11 +78,14 @@ def test_the_index_finds_every_member(lab: Lab, root: Root, proxy: Path) -> None
     index = pq.read_table(pa.BufferReader(root.storage.read(shard.index_key))).to_pylist()
     tar = root.storage.read(shard.key)
     for row in index:
-        said = json.loads(tar[row["json_offset"] : row["json_offset"] + row["json_bytes"]])
+        assert [member["extension"] for member in row["members"]] == ["mp4", "json"]
+        files = [tar[member["offset"] : member["offset"] + member["bytes"]] for member in row["members"]]
+        assert tar[row["offset"] : row["offset"] + row["bytes"]].startswith(files[0])
+        said = json.loads(files[1])
         assert {
             name: row[name] for name in ("video_id", "start", "end", "clip_start", "clip_end")
         }.items() <= said.items()
-        with av.open(io.BytesIO(tar[row["mp4_offset"] : row["mp4_offset"] + row["mp4_bytes"]]), "r") as container:
+        with av.open(io.BytesIO(files[0]), "r") as container:
             assert container.streams.video[0].frames > 0
 
 

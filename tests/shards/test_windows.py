@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.windows import nearest, widen
+from shards.windows import along, nearest, widen
 
 LIMITS = {"least": 5.0, "most": 60.0}
 
@@ -34,6 +36,21 @@ def test_windows_lie_in_the_video_and_are_as_long_as_they_can_be(start: float, l
     begin, end = widen(start, start + length, duration=duration, **LIMITS)
     assert 0 <= begin < end <= duration + 0.001
     assert end - begin == pytest.approx(min(max(length, 5), duration), abs=0.0021)
+
+
+@given(st.floats(0.5, 500), st.floats(1, 64), st.floats(0.1, 1))
+def test_long_windows_leave_nothing_out_and_are_all_as_long(duration: float, length: float, share: float) -> None:
+    windows = along(duration, length=length, stride=length * share)
+    assert windows[0][0] == 0
+    assert windows[-1][1] == pytest.approx(duration, abs=0.001)
+    assert all(end - start == pytest.approx(min(length, duration), abs=0.0011) for start, end in windows)
+    assert all(before < start <= end + 0.001 for (before, end), (start, _) in pairwise(windows))
+
+
+def test_the_last_long_window_ends_with_the_video() -> None:
+    assert along(100, length=64, stride=32) == [(0, 64), (32, 96), (36, 100)]
+    assert along(96, length=64, stride=32) == [(0, 64), (32, 96)]
+    assert along(10, length=64, stride=32) == [(0, 10)]
 
 
 def bag_by_rule(spans: list[tuple[float, float]], anchor: int, count: int) -> list[int]:

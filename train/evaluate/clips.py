@@ -29,7 +29,7 @@ def window_starts(start: float, end: float, *, windows: int, seconds: float) -> 
 
 def windows_of(data: bytes, start: float, end: float, clips: ReaderSettings, *, windows: int) -> Tensor:
     """The windows over [start, end) of an MP4's own time -> uint8 (windows, T, size, size, 3)."""
-    crop = Crop(size=clips.size, short_side=clips.short_side or round(clips.size * 8 / 7))
+    crop = Crop(size=clips.size, short_side=clips.scaled_short_side)
     starts = window_starts(start, end, windows=windows, seconds=clips.frames / clips.fps)
     pictures = [decode(data, [first + i / clips.fps for i in range(clips.frames)], crop) for first in starts]
     return torch.stack([torch.from_numpy(picture) for picture in pictures])
@@ -69,4 +69,4 @@ def clips_in_export(reader: ClipReader, clips: ReaderSettings, *, windows: int) 
         facts = sample.facts
         pair = Pair(facts["video_id"], facts["start"], facts["end"], facts["candidates"][0]["text"])
         behind = facts["clip_start"]  # what of the video lies before the clip
-        yield pair, windows_of(sample.clip, pair.start - behind, pair.end - behind, clips, windows=windows)
+        yield pair, windows_of(sample.members["mp4"], pair.start - behind, pair.end - behind, clips, windows=windows)
