@@ -2,19 +2,20 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from train.objectives.mil_nce import MILNCE, Form, MILNCESettings
-
-RANKS = 3
+from train.objectives.mil_nce import MILNCE, Denominator, MILNCESettings, mil_nce
 
 
-def objective(form: Form = "paper") -> MILNCE:
-    return MILNCE(MILNCESettings(form=form))
+def objective(denominator: Denominator = "paper") -> MILNCE:
+    return MILNCE(MILNCESettings(denominator=denominator))
 
 
 def bags(clips: int = 6, candidates: int = 3, size: int = 8, missing: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,7 +27,7 @@ def bags(clips: int = 6, candidates: int = 3, size: int = 8, missing: float = 0.
     return video, text, mask
 
 
-def brute_force(video: Tensor, text: Tensor, mask: Tensor, form: Form) -> float:
+def brute_force(video: Tensor, text: Tensor, mask: Tensor, denominator: Denominator) -> float:
     """The formula term by term, in double precision."""
     clips, candidates = mask.shape
     v, t = video.detach().double(), text.detach().double()
@@ -41,15 +42,17 @@ def brute_force(video: Tensor, text: Tensor, mask: Tensor, form: Form) -> float:
                     negatives += score[i][j][k]
                 if j != i and mask[i, k]:
                     negatives += score[j][i][k]
-        held = positives if form == "paper" else 2 * positives
+        held = positives if denominator == "paper" else 2 * positives
         losses.append(math.log(held + negatives) - math.log(positives))
     return sum(losses) / clips
 
 
-@pytest.mark.parametrize("form", ["paper", "release"])
-def test_equals_the_formula_term_by_term(form: Form) -> None:
+@pytest.mark.parametrize("denominator", ["paper", "release"])
+def test_equals_the_formula_term_by_term(denominator: Denominator) -> None:
     video, text, mask = bags()
-    assert objective(form)(video, text, mask).item() == pytest.approx(brute_force(video, text, mask, form), rel=1e-5)
+    assert objective(denominator)(video, text, mask).item() == pytest.approx(
+        brute_force(video, text, mask, denominator), rel=1e-5
+    )
 
 
 def test_a_bag_of_one_is_symmetric_nce() -> None:
@@ -87,11 +90,11 @@ def test_missing_candidates_change_nothing_and_get_no_gradient() -> None:
     assert garbage.grad[mask].ne(0).any()
 
 
-@pytest.mark.parametrize("form", ["paper", "release"])
-def test_a_clip_without_any_candidate_is_only_a_negative(form: Form) -> None:
+@pytest.mark.parametrize("denominator", ["paper", "release"])
+def test_a_clip_without_any_candidate_is_only_a_negative(denominator: Denominator) -> None:
     video, text, mask = bags()
     mask[2] = False
-    loss = objective(form)(video, text, mask)
+    loss = objective(denominator)(video, text, mask)
     torch.autograd.backward(loss)
     assert loss.isfinite()
     assert video.grad is not None
@@ -99,6 +102,58 @@ def test_a_clip_without_any_candidate_is_only_a_negative(form: Form) -> None:
     assert video.grad[2].ne(0).any()
     assert text.grad is not None
     assert text.grad.isfinite().all()
+
+
+def naive(video: Tensor, text: Tensor, mask: Tensor, denominator: Denominator) -> Tensor:
+    """All scores at once, differentiated by torch."""
+    scores = torch.einsum("id,jkd->ijk", video, text).masked_fill(~mask, -torch.inf)
+    own = torch.eye(len(video), dtype=torch.bool)[:, :, None]
+    columns = scores.transpose(0, 1).masked_fill(own, -torch.inf) if denominator == "paper" else scores.transpose(0, 1)
+    everything = torch.cat([scores, columns], dim=1).flatten(1).logsumexp(1)
+    return (everything - scores[torch.arange(len(video)), torch.arange(len(video))].logsumexp(1)).mean()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    clips=st.integers(1, 12),
+    candidates=st.integers(1, 6),
+    block=st.one_of(st.none(), st.integers(1, 14)),
+    missing=st.floats(0, 0.9),
+    denominator=st.sampled_from(get_args(Denominator)),
+)
+def test_any_block_gives_the_value_and_gradients_of_all_at_once(
+    clips: int, candidates: int, block: int | None, missing: float, denominator: Denominator
+) -> None:
+    video, text, mask = bags(clips, candidates, missing=missing)
+    found: list[list[Tensor]] = []
+    for blockwise in (True, False):
+        v, t = (each.detach().double().requires_grad_() for each in (video, text))
+        loss = mil_nce(v, t, mask, denominator, block) if blockwise else naive(v, t, mask, denominator)
+        torch.autograd.backward(3 * loss)
+        assert v.grad is not None
+        assert t.grad is not None
+        found.append([loss.detach(), v.grad, t.grad])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_no_mask_means_that_nothing_is_missing() -> None:
+    video, text, mask = bags(missing=0)
+    torch.testing.assert_close(mil_nce(video, text), mil_nce(video, text, mask))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_is_computed_in_single(autocast: bool) -> None:
+    video, text, mask = bags(clips=40, size=64)
+    half, half_text = video.detach().bfloat16().requires_grad_(), text.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = mil_nce(half, half_text, mask)
+    expected = naive(half.detach().double(), half_text.detach().double(), mask, "paper")
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.autograd.backward(loss)
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16
+    assert half.grad.isfinite().all()
 
 
 def test_large_scores_do_not_overflow() -> None:
@@ -118,40 +173,44 @@ class Towers(nn.Module):
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.3, generator=generator)
 
-    def loss(self, rows: slice, form: Form) -> Tensor:
+    def loss(self, rows: slice, denominator: Denominator) -> Tensor:
         video, text, mask = bags(clips=12)
-        found: Tensor = objective(form)(self.video(video[rows]), self.text(text[rows]), mask[rows])
+        found: Tensor = objective(denominator)(self.video(video[rows]), self.text(text[rows]), mask[rows])
         return found
 
 
-def gradient_of_one_rank(folder: str, form: Form, rank: int) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS)
-    towers, share = Towers(), 12 // RANKS
-    loss = towers.loss(slice(rank * share, (rank + 1) * share), form)
+def figures(rows: slice, denominator: Denominator) -> list[Tensor]:
+    """The loss of rows and the towers' gradients."""
+    towers = Towers()
+    loss = towers.loss(rows, denominator)
     torch.autograd.backward(loss)
-    figures = [loss.detach()] + [p.grad for p in towers.parameters() if p.grad is not None]
-    for figure in figures:  # averaged over ranks, as DeepSpeed and DDP do
-        dist.all_reduce(figure)
-        figure /= RANKS
-    if rank == 0:
-        torch.save(figures, f"{folder}/figures.pt")
+    return [loss.detach(), *(p.grad for p in towers.parameters() if p.grad is not None)]
+
+
+def figures_of_one_rank(folder: str, ranks: int, rank: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    share = 12 // ranks
+    for denominator in get_args(Denominator):
+        found = figures(slice(rank * share, (rank + 1) * share), denominator)
+        for figure in found:  # averaged over ranks, as DeepSpeed and DDP do
+            dist.all_reduce(figure)
+            figure /= ranks
+        if rank == 0:
+            torch.save(found, f"{folder}/{denominator}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("form", ["paper", "release"])
-def test_three_ranks_give_the_gradient_of_one_process(form: Form, tmp_path: Path) -> None:
-    arguments = [sys.executable, __file__, str(tmp_path), form]
-    ranks = [subprocess.Popen([*arguments, str(rank)]) for rank in range(RANKS)]
-    assert [process.wait(timeout=120) for process in ranks] == [0] * RANKS
-    towers = Towers()
-    loss = towers.loss(slice(0, 12), form)
-    torch.autograd.backward(loss)
-    figures = torch.load(tmp_path / "figures.pt", weights_only=True)
-    torch.testing.assert_close(figures[0], loss.detach())
-    for found, parameter in zip(figures[1:], towers.parameters(), strict=True):
-        torch.testing.assert_close(found, parameter.grad)
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ranks_give_the_gradients_of_one_process(ranks: int, tmp_path: Path) -> None:
+    arguments = [sys.executable, __file__, str(tmp_path), str(ranks)]
+    running = [subprocess.Popen([*arguments, str(rank)]) for rank in range(ranks)]
+    assert [process.wait(timeout=120) for process in running] == [0] * ranks
+    for denominator in get_args(Denominator):
+        found = torch.load(tmp_path / f"{denominator}.pt", weights_only=True)
+        for ours, alone in zip(found, figures(slice(0, 12), denominator), strict=True):
+            torch.testing.assert_close(ours, alone, rtol=1e-6, atol=1e-6)
 
 
 if __name__ == "__main__":
-    gradient_of_one_rank(sys.argv[1], "paper" if sys.argv[2] == "paper" else "release", int(sys.argv[3]))
+    figures_of_one_rank(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
