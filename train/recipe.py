@@ -115,8 +115,10 @@ class Recipe(Settings):
     def _whole_shares(self) -> Self:
         if self.data.batch % self.engine.ranks:
             raise ValueError(f"data.batch {self.data.batch} cannot be shared out over engine.ranks {self.engine.ranks}")
-        if self.data.clips.frames % 2 and self.model.video.space_to_depth:
-            raise ValueError(f"data.clips.frames {self.data.clips.frames} must be even with model.video.space_to_depth")
+        if self.data.clips.frames % 2 and self.model.video.stem == "space_to_depth":
+            raise ValueError(
+                f"data.clips.frames {self.data.clips.frames} must be even with model.video.stem=space_to_depth"
+            )
         return self
 
     def save(self, path: Path) -> None:

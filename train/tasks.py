@@ -29,7 +29,7 @@ class VideoText(nn.Module):
         """`words` counts the rows of the vocabulary with padding, `word_dim` is the size of a word vector."""
         super().__init__()
         frozen = settings.text.vectors is not None
-        self.video = S3DG(settings.video)
+        self.video = S3DG(**settings.video.model_dump())
         self.text = TextTower(
             settings.text, words=words, word_dim=word_dim, embedding=settings.video.embedding, frozen=frozen
         )
@@ -47,5 +47,5 @@ class MILNCETask(nn.Module):
 
     def forward(self, frames: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """frames float (B, 3, T, H, W) in [0, 1], tokens (B, K, words), mask (B, K) -> the mean loss of this rank."""
-        loss: Tensor = self.objective(self.model.video(frames), self.model.text(tokens), mask)
+        loss: Tensor = self.objective(self.model.video(frames)["embedding"], self.model.text(tokens), mask)
         return loss

@@ -37,7 +37,7 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
             "data.bach=64",
             r"unknown key data\.bach \(allowed here: root, export, split, clips, batch, augment, workers\)",
         ),
-        ("objective.form=papre", r"objective\.form: .*'paper' or 'release'"),
+        ("objective.denominator=papre", r"objective\.denominator: .*'paper' or 'release'"),
         ("data.batch=many", r"data\.batch: .*integer"),
         ("optimiser.lr=-1", r"optimiser\.lr: .*greater than 0"),
         ("engine.ranks=3", r"data\.batch \d+ cannot be shared out over engine\.ranks 3"),

@@ -116,7 +116,7 @@ def embed_clips(
     pairs, embeddings = [], []
     for pair, windows in seen:
         pairs.append(pair)
-        embeddings.append(trained.model.video(frames_to_device(windows, device)).mean(dim=0).cpu())
+        embeddings.append(trained.model.video(frames_to_device(windows, device))["embedding"].mean(dim=0).cpu())
         if progress:
             progress(len(pairs), total)
     return pairs, torch.stack(embeddings)

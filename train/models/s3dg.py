@@ -10,6 +10,9 @@ not the paper's: among a few dozen videos a network tells clips apart by what st
 nothing else; without it only what moves is left.
 """
 
+from collections.abc import Mapping
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -17,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sayso.config import Settings
+from sayso.errors import InputError
 
 # Channels of the branches of a block: 1x1 | 1x1 -> 3x3x3 | 1x1 -> 3x3x3 | pool -> 1x1.
 Branches = tuple[int, int, int, int, int, int]
@@ -33,6 +37,7 @@ BLOCKS: dict[str, Branches] = {
 }
 
 Triple = tuple[int, int, int]
+Stem = Literal["plain", "space_to_depth"]
 
 
 class S3DGSettings(Settings):
@@ -40,8 +45,10 @@ class S3DGSettings(Settings):
 
     width: float = Field(1.0, gt=0, le=4, description="multiplier of every channel count")
     embedding: int = Field(512, ge=1, description="size of the joint embedding")
-    space_to_depth: bool = Field(
-        False, description="stem on 2x2x2 blocks of pixels, as the released inference weights have it"
+    stem: Stem = Field(
+        "plain",
+        description="plain: 3x7x7 on pixels, as the training release has it; space_to_depth: on 2x2x2 blocks of "
+        "pixels, as the released inference weights have it",
     )
     motion_only: bool = Field(
         False, description="subtract each clip's mean picture, so that a few videos are not told apart by their rooms"
@@ -144,18 +151,21 @@ class InceptionBlock(nn.Module):
 
 
 class S3DG(nn.Module):
-    """The video tower. `features` gives the pooled 1024-d mixed_5c output, calling it gives the embedding."""
+    """The video tower; 9.67 M parameters at its full width."""
 
-    def __init__(self, settings: S3DGSettings) -> None:
+    def __init__(
+        self, stem: Stem = "plain", *, width: float = 1.0, embedding: int = 512, motion_only: bool = False
+    ) -> None:
+        """Arguments are those of S3DGSettings."""
         super().__init__()
-        self.settings = settings
-        stem, mid = self._scaled(64), self._scaled(192)
-        if settings.space_to_depth:
-            self.conv1 = ConvBlock(24, stem, (2, 4, 4), padding=(1, 2, 2))
+        self.stem, self.width, self.motion_only = stem, width, motion_only
+        first, mid = self._scaled(64), self._scaled(192)
+        if stem == "space_to_depth":
+            self.conv1 = ConvBlock(24, first, (2, 4, 4), padding=(1, 2, 2))
         else:
-            self.conv1 = ConvBlock(3, stem, (3, 7, 7), stride=2, padding=(1, 3, 3))
-        self.conv_2b = ConvBlock(stem, stem)
-        self.conv_2c = ConvBlock(stem, mid, (3, 3, 3), padding=(1, 1, 1), separable=True)
+            self.conv1 = ConvBlock(3, first, (3, 7, 7), stride=2, padding=(1, 3, 3))
+        self.conv_2b = ConvBlock(first, first)
+        self.conv_2c = ConvBlock(first, mid, (3, 3, 3), padding=(1, 1, 1), separable=True)
         self.gating = SelfGating(mid)
         self.maxpool_2a = SamePool((1, 3, 3), (1, 2, 2))
         self.maxpool_3a = SamePool((1, 3, 3), (1, 2, 2))
@@ -167,26 +177,29 @@ class S3DG(nn.Module):
             self.add_module(name, block)
             channels = block.channels
         self.channels = channels
-        self.fc = nn.Linear(channels, settings.embedding)
+        self.fc = nn.Linear(channels, embedding)
 
     def _scaled(self, channels: int) -> int:
-        return max(4, round(channels * self.settings.width))
+        return max(4, round(channels * self.width))
 
     def _scaled_branches(self, branches: Branches) -> Branches:
         b0, b1_a, b1_b, b2_a, b2_b, b3 = (self._scaled(channels) for channels in branches)
         return b0, b1_a, b1_b, b2_a, b2_b, b3
 
     def _stem(self, frames: Tensor) -> Tensor:
-        if self.settings.motion_only:
+        if self.motion_only:
             frames = frames - frames.mean(dim=2, keepdim=True)
-        if not self.settings.space_to_depth:
+        if self.stem == "plain":
             return self.conv1(frames)  # type: ignore[no-any-return]  # nn.Module calls are untyped
         blocks = rearrange(frames, "b c (t dt) (h dh) (w dw) -> b (dt dh dw c) t h w", dt=2, dh=2, dw=2)
         # Without the first step, row and column the windows lie where TensorFlow's "SAME" puts a strided 3x7x7 stem's.
         return self.conv1(blocks)[:, :, 1:, 1:, 1:]  # type: ignore[no-any-return]
 
-    def features(self, frames: Tensor) -> Tensor:
-        """(B, 3, T, H, W) in [0, 1] -> (B, channels): mixed_5c averaged over time and space."""
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        """(B, 3, T, H, W) in [0, 1] -> "mixed_5c" (B, 1024), its mean over time and space; "embedding" (B, 512).
+
+        The embedding is not normalised. T, H and W are even with the space-to-depth stem.
+        """
         x: Tensor = self.maxpool_2a(self._stem(frames))
         x = self.maxpool_3a(self.gating(self.conv_2c(self.conv_2b(x))))
         for name in BLOCKS:
@@ -195,8 +208,53 @@ class S3DG(nn.Module):
             elif name == "mixed_5b":
                 x = self.maxpool_5a(x)
             x = self.get_submodule(name)(x)
-        return x.mean(dim=(2, 3, 4))
+        mixed_5c = x.mean(dim=(2, 3, 4))
+        return {"embedding": self.fc(mixed_5c), "mixed_5c": mixed_5c}
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """(B, 3, T, H, W) in [0, 1] -> (B, embedding), not normalised."""
-        return self.fc(self.features(frames))  # type: ignore[no-any-return]
+
+TEXT = "text_module."
+"""What the names of the text tower begin with in the released states."""
+_TEXT_NAMES = frozenset(
+    f"{TEXT}{name}" for name in ("word_embd.weight", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+)
+
+
+def load_howto100m(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
+    """Load the weights released with MIL-NCE: of inference (space-to-depth stem) or of training (plain stem).
+
+    `model` is an S3DG, or a model whose towers are `video` (an S3DG) and `text`. A training checkpoint may be given as
+    it is: its "state_dict", and the "module." that names begin with, are looked through. Strict: every weight must be
+    there in its shape, and nothing else; only a tower without text leaves the five entries of the text tower aside.
+    Raises InputError where the weights are of another model.
+    """
+    inner = state_dict.get("state_dict", state_dict)
+    state: dict[str, Tensor] = {name.removeprefix("module."): weight for name, weight in inner.items()}
+    wanted = howto100m_state(model)
+    if isinstance(model, S3DG):
+        state = {name: weight for name, weight in state.items() if name not in _TEXT_NAMES}
+    differing = sorted(
+        [f"{name} is not there" for name in wanted.keys() - state.keys()]
+        + [f"{name} is of no use" for name in state.keys() - wanted.keys()]
+        + [
+            f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
+            for name in wanted.keys() & state.keys()
+            if state[name].shape != wanted[name].shape
+        ]
+    )
+    if differing:
+        raise InputError(
+            f"the weights are not this model's in {len(differing)} entries, the first: {differing[0]}; the released "
+            "inference weights have stem=space_to_depth, those of the training release stem=plain"
+        )
+    with torch.no_grad():
+        for name, weight in state.items():
+            wanted[name].copy_(weight)
+
+
+def howto100m_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model under the names of the release; the tensors are the model's own."""
+    if isinstance(model, S3DG):
+        return model.state_dict()
+    video = model.get_submodule("video").state_dict()
+    text = model.get_submodule("text").state_dict()
+    return {**video, **{f"{TEXT}{name}": weight for name, weight in text.items()}}
