@@ -76,6 +76,39 @@ def test_vectors_come_with_a_row_for_padding(tmp_path: Path) -> None:
         load_vectors(tmp_path / "missing.npz")
 
 
+WORDS = ["cut", "fold", "new york", "naïve"]
+VECTORS = np.array([[1, -2.5, 0.125], [3, 4, 5], [0, 0, 1e-3], [7, 8, 9]], dtype=np.float32)
+
+
+def layouts() -> dict[str, bytes]:
+    lines = "".join(f"{word} {' '.join(map(str, row))}\n" for word, row in zip(WORDS, VECTORS.tolist(), strict=True))
+    # A word of word2vec's has no space in it: it stands for the end of the word.
+    pairs = [(word.replace(" ", "_").encode(), row.tobytes()) for word, row in zip(WORDS, VECTORS, strict=True)]
+    return {
+        "glove.txt": lines.encode(),
+        "word2vec.txt": f"{len(WORDS)} 3\n{lines}".encode(),
+        "plain.bin": b"4 3\n" + b"".join(word + b" " + row for word, row in pairs),
+        "with_breaks.bin": b"4 3\n" + b"".join(word + b" " + row + b"\n" for word, row in pairs),
+    }
+
+
+@pytest.mark.parametrize("name", layouts())
+def test_vectors_are_read_in_every_published_layout(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(layouts()[name])
+    words, vectors = load_vectors(path)
+    assert [word.replace("_", " ") for word in words] == WORDS
+    assert vectors.tolist() == [[0, 0, 0], *VECTORS.tolist()]
+
+
+@pytest.mark.parametrize("name", layouts())
+def test_vectors_that_are_cut_off_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(layouts()[name][:-9])
+    with pytest.raises(InputError, match="no word vectors in"):
+        load_vectors(path)
+
+
 def test_published_vectors_put_like_words_together() -> None:
     if not GLOVE.exists():  # the small file above shows the format; this is the real one
         return

@@ -24,7 +24,9 @@ class TextSettings(Settings):
     hidden: int = Field(2048, ge=1, description="channels a word has before the maximum")
     max_words: int = Field(20, ge=1, description="words of a narration that are read; the rest is cut off")
     vectors: Path | None = Field(
-        None, description="npz file with arrays words and vecs (frozen); without it vectors are learnt from scratch"
+        None,
+        description="file of word vectors (frozen): word2vec binary or text, GloVe text, or npz with words and vecs; "
+        "without it vectors are learnt from scratch",
     )
     word_dim: int = Field(300, ge=1, description="size of a word vector learnt from scratch")
     min_count: int = Field(1, ge=1, description="a word learnt from scratch occurs at least so often in the narrations")
