@@ -1,8 +1,11 @@
 """Makes the proxy of a foreign file: one locked-up ffmpeg process, one pass, the same bytes each time.
 
-Everything after this step reads the proxy and never the foreign file. In it picture and sound start at 0 and are in
-step, frames come at a constant rate, each second begins with a key frame (closed groups of pictures without B-frames,
-so that a clip is a copy of packets), pixels are square and the picture stands upright.
+Everything after this step reads the proxy and never the foreign file. Its time is the source's, counted from the
+container's start. Frames come at a constant rate: the frame at t is the very picture that the source shows at t, the
+last one that begins at or before t by the source's own timestamps (before its first picture, that one). So the time of
+a clip's first frame in the source is known exactly. Sound keeps its place within 10 ms, and lies at 0 where it begins
+later or is interrupted: silence fills it up. Each second begins with a key frame (closed groups of pictures without
+B-frames, so that a clip is a copy of packets), pixels are square and the picture stands upright.
 """
 
 from __future__ import annotations
@@ -28,6 +31,11 @@ from sayso.rows import Interval
 
 _WHOLE = 0.9  # of what is declared must be decoded, else the file counts as cut off
 _SPARE_BYTES = 1 << 20
+# Containers that only count pictures, from 0 on. With B-frames the decoder gives the first out with a later time.
+_WITHOUT_TIMES = frozenset({"avi"})
+# Beyond so many seconds a leap of an MPEG stream's clock is no gap but another recording. At ffmpeg's own 10 s pictures
+# that stand for longer would pull all that follows out of step with the sound.
+_GAPS = ("-dts_delta_threshold", "600")
 
 
 class NormaliseSettings(Settings):
@@ -143,19 +151,22 @@ def _command(found: Probe, target: Path, settings: NormaliseSettings, ffmpeg: FF
         "filter_threads": 1,
     }
     if found.video:
-        options |= _picture(found.video, settings)
+        options |= _picture(found.video, settings, timed=found.container not in _WITHOUT_TIMES)
     if found.audio:
         options |= _sound(settings)
     output = ffmpeg_python.output(*streams, f"file:{target.name}", **options)
-    guarded = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error", "-y")
+    guarded = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error", "-y", *_GAPS)
     return list(guarded.compile(cmd=str(ffmpeg.path)))
 
 
-def _picture(video: VideoStream, settings: NormaliseSettings) -> dict[str, Any]:
+def _picture(video: VideoStream, settings: NormaliseSettings, *, timed: bool) -> dict[str, Any]:
     width, height = proxy_size(video, settings.short_side)
     every = settings.fps * settings.key_frame_seconds
     chain = [
-        f"fps=fps={settings.fps}:start_time=0",  # first, so that frames that are not needed are not scaled
+        *([] if timed else ["setpts=PTS-STARTPTS"]),
+        # Rounding up puts a picture at the first frame at or after its beginning, and the end at the first at or after
+        # the end: no frame shows what the source shows only later. Early, so that frames not needed are not scaled.
+        f"fps=fps={settings.fps}:start_time=0:round=up",
         f"scale=w={width}:h={height}:out_range=limited:flags=bicubic+accurate_rnd+bitexact",
         "setsar=1",
         "format=yuv420p",
@@ -176,8 +187,10 @@ def _picture(video: VideoStream, settings: NormaliseSettings) -> dict[str, Any]:
 
 
 def _sound(settings: NormaliseSettings) -> dict[str, Any]:
-    # async=1 fills what is missing in the source with silence; first_pts=0 also where sound begins after picture.
-    chain = f"aresample={settings.audio_rate}:async=1:first_pts=0,aformat=sample_fmts=fltp:channel_layouts=mono"
+    # async=1 fills what is missing in the source with silence, as soon as sound is 10 ms from its time (ffmpeg's own
+    # 100 ms would be heard and seen); first_pts=0 also where sound begins after picture.
+    placed = f"aresample={settings.audio_rate}:async=1:min_hard_comp=0.01:first_pts=0"
+    chain = f"{placed},aformat=sample_fmts=fltp:channel_layouts=mono"
     return {"af": chain, "c:a": "aac", "b:a": settings.audio_bits, "flags:a": "+bitexact"}
 
 
