@@ -25,7 +25,8 @@ from pathlib import Path
 
 from benchmarks.talk import MEDIA, cpu_seconds, fill_root, make_proxy, make_shards, make_talk, run_ffmpeg
 from ingest.ffmpeg import FFmpeg, find_ffmpeg
-from ingest.normalise import NormaliseSettings
+from ingest.normalise import NormaliseSettings, picture_coding, picture_filters, sound_coding
+from ingest.probe import probe
 from sayso.root import Root
 from shards.plan import ShardSettings
 
@@ -71,23 +72,14 @@ def ours(source: Path, folder: Path, ffmpeg: FFmpeg) -> tuple[float, float, str]
 
 
 def bare(source: Path, target: Path, ffmpeg: FFmpeg) -> tuple[float, str]:
-    """CPU seconds of one ffmpeg with our proxy's settings, and what came out."""
-    profile = NormaliseSettings()
-    fps, short = profile.fps, profile.short_side
-    every = fps * profile.key_frame_seconds
-    picture = (
-        f"fps=fps={fps}:start_time=0:round=up,"
-        f"scale=w=-2:h={short}:out_range=limited:flags=bicubic+accurate_rnd+bitexact,setsar=1,format=yuv420p"
-    )
-    x264 = f"keyint={every}:min-keyint={every}:scenecut=0:open-gop=0:bframes=0:mbtree=0"
-    video = ("-c:v", "libx264", "-threads:v", "1", "-preset", profile.preset, "-crf", str(profile.crf))
-    sound = f"aresample={profile.audio_rate}:async=1:min_hard_comp=0.01:first_pts=0,aformat=channel_layouts=mono"
-    audio = ("-c:a", "aac", "-b:a", str(profile.audio_bits))
+    """CPU seconds of one ffmpeg with our proxy's filters and encoders, and what came out."""
+    found = probe(source, target.parent, ffmpeg)
+    settings = NormaliseSettings()
+    filters = {"vf": ",".join(picture_filters(found, settings))}
+    options = {**filters, **picture_coding(settings), **sound_coding(settings), "movflags": "+faststart"}
+    coded = [part for name, value in options.items() for part in (f"-{name}", str(value))]
     began = cpu_seconds()
-    run_ffmpeg(
-        ffmpeg, "-threads", "1", "-i", source, "-filter_threads", "1", "-vf", picture, *video, "-flags:v",
-        "+bitexact+cgop", "-x264-params", x264, "-af", sound, *audio, "-movflags", "+faststart", target,
-    )  # fmt: skip
+    run_ffmpeg(ffmpeg, "-threads", "1", "-i", source, "-filter_threads", "1", *coded, target)
     return cpu_seconds() - began, f"a proxy of {target.stat().st_size / 1e6:.2f} MB"
 
 
