@@ -3,9 +3,10 @@
 Everything after this step reads the proxy and never the foreign file. Its time is the source's, counted from the
 container's start. Frames come at a constant rate: the frame at t is the very picture that the source shows at t, the
 last one that begins at or before t by the source's own timestamps (before its first picture, that one). So the time of
-a clip's first frame in the source is known exactly. Sound keeps its place within 10 ms, and lies at 0 where it begins
-later or is interrupted: silence fills it up. Each second begins with a key frame (closed groups of pictures without
-B-frames, so that a clip is a copy of packets), pixels are square and the picture stands upright.
+a clip's first frame in the source is known exactly. Sound keeps its place within 15 ms; where it begins later or is
+interrupted, silence fills it up. (Of picture and sound in two files each counts from its own start.) Each second begins
+with a key frame (closed groups of pictures without B-frames, so that a clip is a copy of packets), pixels are square
+and the picture stands upright.
 """
 
 from __future__ import annotations
@@ -206,9 +207,10 @@ def _picture(found: Probe, settings: NormaliseSettings) -> dict[str, Any]:
 
 def sound_coding(settings: NormaliseSettings) -> dict[str, Any]:
     """How sound is filtered and encoded, as ffmpeg's options."""
-    # async=1 fills what is missing in the source with silence, as soon as sound is 10 ms from its time (ffmpeg's own
-    # 100 ms would be heard and seen); first_pts=0 also where sound begins after picture.
-    placed = f"aresample={settings.audio_rate}:async=1:min_hard_comp=0.01:first_pts=0"
+    # async=1 fills what is missing in the source with silence, as soon as sound is 15 ms from its time (ffmpeg's own
+    # 100 ms would be heard and seen, and less would be the jitter of some containers); first_pts=0 also where sound
+    # begins after picture.
+    placed = f"aresample={settings.audio_rate}:async=1:min_hard_comp=0.015:first_pts=0"
     chain = f"{placed},aformat=sample_fmts=fltp:channel_layouts=mono"
     return {"af": chain, "c:a": "aac", "b:a": settings.audio_bits, "flags:a": "+bitexact"}
 

@@ -120,8 +120,11 @@ def test_a_container_without_timestamps_counts_its_pictures(
     check_sound(source, normalised(source).path)
 
 
-def test_gaps_in_the_sound_do_not_move_what_follows(make: Make, normalised: Normalised) -> None:
-    gaps = ",aselect='not(between(mod(t,1),0.55,0.6))'"
+@pytest.mark.parametrize(
+    "gap", ["between(mod(t,1),0.55,0.6)", "eq(mod(n,50),33)"], ids=["50 ms", "10 ms, twice a second"]
+)
+def test_gaps_in_the_sound_do_not_move_what_follows(gap: str, make: Make, normalised: Normalised) -> None:
+    gaps = f",asetnsamples=480,aselect='not({gap})'"
     source = make("x.mkv", *both("30", 5, sound=gaps), *X264, "-c:a", "pcm_s16le")
     assert heard(source) == pytest.approx([0, 1, 2, 3, 4], abs=0.001)
     check_sound(source, normalised(source).path)
