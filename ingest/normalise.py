@@ -1,8 +1,12 @@
 """Makes the proxy of a foreign file: one locked-up ffmpeg process, one pass, the same bytes each time.
 
-Everything after this step reads the proxy and never the foreign file. In it picture and sound start at 0 and are in
-step, frames come at a constant rate, each second begins with a key frame (closed groups of pictures without B-frames,
-so that a clip is a copy of packets), pixels are square and the picture stands upright.
+Everything after this step reads the proxy and never the foreign file. Its time is the source's, counted from the
+container's start. Frames come at a constant rate: the frame at t is the very picture that the source shows at t, the
+last one that begins at or before t by the source's own timestamps (before its first picture, that one). So the time of
+a clip's first frame in the source is known exactly. Sound keeps its place within 15 ms; where it begins later or is
+interrupted, silence fills it up. (Of picture and sound in two files each counts from its own start.) Each second begins
+with a key frame (closed groups of pictures without B-frames, so that a clip is a copy of packets), pixels are square
+and the picture stands upright.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import ffmpeg as ffmpeg_python
@@ -28,16 +32,26 @@ from sayso.rows import Interval
 
 _WHOLE = 0.9  # of what is declared must be decoded, else the file counts as cut off
 _SPARE_BYTES = 1 << 20
+# Containers that only count pictures, from 0 on. With B-frames the decoder gives the first out with a later time.
+_WITHOUT_TIMES = frozenset({"avi"})
+# Beyond so many seconds a leap of an MPEG stream's clock is no gap but another recording. At ffmpeg's own 10 s pictures
+# that stand for longer would pull all that follows out of step with the sound.
+_GAPS = ("-dts_delta_threshold", "600")
+
+
+Preset = Literal[
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+]
 
 
 class NormaliseSettings(Settings):
-    """The proxy's profile, and what is refused."""
+    """The proxy's profile, and what is refused. What profiles cost and lose is measured in docs/encoding.md."""
 
     short_side: int = Field(256, ge=16, description="pixels of the proxy's shorter side; never enlarged to it")
     fps: int = Field(10, ge=1, le=60, description="frames a second")
-    key_frame_seconds: int = Field(1, ge=1, description="seconds from key frame to key frame")
+    key_frame_seconds: float = Field(1.0, gt=0, description="seconds from key frame to key frame")
     crf: int = Field(23, ge=0, le=51, description="x264's constant rate factor; higher is smaller")
-    preset: str = Field("veryfast", description="x264's preset")
+    preset: Preset = Field("veryfast", description="x264's preset; slower ones make smaller files of the same crf")
     audio_rate: int = Field(16000, ge=8000, description="samples a second, mono")
     audio_bits: int = Field(64000, ge=16000, description="bits a second of AAC")
     still_seconds: float = Field(2.0, gt=0, description="shortest time without change that counts as still")
@@ -143,28 +157,34 @@ def _command(found: Probe, target: Path, settings: NormaliseSettings, ffmpeg: FF
         "filter_threads": 1,
     }
     if found.video:
-        options |= _picture(found.video, settings)
+        options |= _picture(found, settings)
     if found.audio:
-        options |= _sound(settings)
+        options |= sound_coding(settings)
     output = ffmpeg_python.output(*streams, f"file:{target.name}", **options)
-    guarded = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error", "-y")
+    guarded = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error", "-y", *_GAPS)
     return list(guarded.compile(cmd=str(ffmpeg.path)))
 
 
-def _picture(video: VideoStream, settings: NormaliseSettings) -> dict[str, Any]:
-    width, height = proxy_size(video, settings.short_side)
-    every = settings.fps * settings.key_frame_seconds
-    chain = [
-        f"fps=fps={settings.fps}:start_time=0",  # first, so that frames that are not needed are not scaled
+def picture_filters(found: Probe, settings: NormaliseSettings) -> list[str]:
+    """From decoded pictures to those that are encoded."""
+    assert found.video is not None
+    width, height = proxy_size(found.video, settings.short_side)
+    counted = ["setpts=PTS-STARTPTS"] if found.container in _WITHOUT_TIMES else []
+    return [
+        *counted,
+        # Rounding up puts a picture at the first frame at or after its beginning, and the end at the first at or after
+        # the end: no frame shows what the source shows only later. Early, so that frames not needed are not scaled.
+        f"fps=fps={settings.fps}:start_time=0:round=up",
         f"scale=w={width}:h={height}:out_range=limited:flags=bicubic+accurate_rnd+bitexact",
         "setsar=1",
         "format=yuv420p",
-        "metadata=mode=delete",  # a foreign file must not be able to print what freezedetect prints
-        f"freezedetect=d={settings.still_seconds}:n={settings.still_noise}",
-        *(f"metadata=mode=print:key={_FREEZE}{edge}:file='pipe\\:1':direct=1" for edge in ("start", "end")),
     ]
+
+
+def picture_coding(settings: NormaliseSettings) -> dict[str, Any]:
+    """How pictures are encoded, as ffmpeg's options."""
+    every = max(1, round(settings.fps * settings.key_frame_seconds))
     return {
-        "vf": ",".join(chain),
         "c:v": "libx264",
         "threads:v": 1,
         "preset": settings.preset,
@@ -175,9 +195,23 @@ def _picture(video: VideoStream, settings: NormaliseSettings) -> dict[str, Any]:
     }
 
 
-def _sound(settings: NormaliseSettings) -> dict[str, Any]:
-    # async=1 fills what is missing in the source with silence; first_pts=0 also where sound begins after picture.
-    chain = f"aresample={settings.audio_rate}:async=1:first_pts=0,aformat=sample_fmts=fltp:channel_layouts=mono"
+def _picture(found: Probe, settings: NormaliseSettings) -> dict[str, Any]:
+    chain = [
+        *picture_filters(found, settings),
+        "metadata=mode=delete",  # a foreign file must not be able to print what freezedetect prints
+        f"freezedetect=d={settings.still_seconds}:n={settings.still_noise}",
+        *(f"metadata=mode=print:key={_FREEZE}{edge}:file='pipe\\:1':direct=1" for edge in ("start", "end")),
+    ]
+    return {"vf": ",".join(chain), **picture_coding(settings)}
+
+
+def sound_coding(settings: NormaliseSettings) -> dict[str, Any]:
+    """How sound is filtered and encoded, as ffmpeg's options."""
+    # async=1 fills what is missing in the source with silence, as soon as sound is 15 ms from its time (ffmpeg's own
+    # 100 ms would be heard and seen, and less would be the jitter of some containers); first_pts=0 also where sound
+    # begins after picture.
+    placed = f"aresample={settings.audio_rate}:async=1:min_hard_comp=0.015:first_pts=0"
+    chain = f"{placed},aformat=sample_fmts=fltp:channel_layouts=mono"
     return {"af": chain, "c:a": "aac", "b:a": settings.audio_bits, "flags:a": "+bitexact"}
 
 

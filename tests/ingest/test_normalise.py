@@ -128,6 +128,18 @@ def test_picture_and_sound_of_two_files_are_put_together(make: Make, tmp_path: P
     assert proxy.audio
 
 
+def test_the_groups_of_pictures_are_as_long_as_is_asked(make: Make, normalised: Normalised) -> None:
+    proxy = normalised(make("x.mp4", *picture(), *H264), NormaliseSettings(fps=15, key_frame_seconds=0.4))
+    with av.open(str(proxy.path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.pts is not None]
+    assert [number for number, packet in enumerate(packets) if packet.is_keyframe] == [0, 6, 12, 18, 24]
+
+
+def test_a_preset_that_x264_does_not_have_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ValueError, match="veryfast"):
+        NormaliseSettings.model_validate({"preset": "fastest"})
+
+
 def flash(path: Path) -> float:
     """When the picture turns white."""
     with av.open(str(path)) as container:
