@@ -31,7 +31,7 @@ from sayso.errors import InputError
 from sayso.root import Root
 from sayso.rows import Run, Video
 from sayso.stage import Stage
-from shards.plan import ShardSettings, propose
+from shards.plan import ShardSettings, Totals, propose, summarise
 from shards.stage import MakeShards
 
 # The configuration of the newest run, kept in the root: status and replay read it.
@@ -147,6 +147,15 @@ def _would(root: Root, stage: Stage[Any, Any], pipeline: Pipeline) -> dict[str, 
     needs = {"cpus": stage.resources.cpus, "gpus": stage.resources.gpus, "memory_bytes": stage.resources.memory_bytes}
     would: dict[str, Any] = {"stage": stage.name, "pending": tally.pending, "done": tally.done, "a_worker_takes": needs}
     if isinstance(stage, MakeShards):
-        planned = propose(root, pipeline.shard)
-        would["new_shards"] = {"shards": len(planned.plans), "samples": planned.samples, "bytes": planned.bytes}
+        planned = summarise(propose(root, pipeline.shard))
+        would["new_shards"] = {
+            **_counted(planned.total),
+            "splits": {split: _counted(totals) for split, totals in planned.splits.items()},
+            "left_out": dict(planned.dropped),
+        }
     return would
+
+
+def _counted(totals: Totals) -> dict[str, Any]:
+    hours = round(totals.seconds / 3600, 3)
+    return {"shards": totals.shards, "samples": totals.samples, "hours": hours, "bytes": totals.bytes}

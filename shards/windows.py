@@ -30,7 +30,7 @@ def along(duration: float, *, length: float, stride: float) -> list[tuple[float,
     """
     if duration <= length:
         return [(0.0, round(duration, 3))]
-    count = 1 + math.ceil((duration - length) / stride)
+    count = 1 + math.ceil(round((duration - length) / stride, 6))
     begins = [min(number * stride, duration - length) for number in range(count)]
     return [(round(begin, 3), round(begin + length, 3)) for begin in begins]
 

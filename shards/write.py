@@ -1,9 +1,11 @@
 """Write a shard: a plain tar that any WebDataset reader reads, and its index.
 
-    {key}.mp4   a clip
-    {key}.json  what is known about it, canonical: sorted keys, no spaces
+    {key}.mp4                 a clip                   {key}.m4a   its sound, of kind audio
+    {key}.jpg                 a picture, of kind image
+    {key}.0.jpg, {key}.1.jpg  pictures in the order of their `<image>` places, of kind document
+    {key}.json                what is known about it, canonical: sorted keys, no spaces
 
-The members of a sample lie beside each other, the JSON last; what else there is depends on the kind of the sample.
+The members of a sample lie beside each other, the JSON last.
 The bytes are a function of the samples alone: fixed order, time 0, no owner. The index is read off the finished tar,
 so it cannot say anything else than the tar does.
 """
@@ -24,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sayso.errors import CorruptObject
-from sayso.rows import PlannedSample
+from sayso.rows import PLACE, PlannedSample, SampleKind
 from shards.cut import Clip
 
 FACTS = "json"
@@ -53,7 +55,7 @@ INDEX_SCHEMA = pa.schema(
 )
 """A row a sample, in the tar's order: its bytes lie in [offset, offset + bytes) of the tar, from the first member's
 data to the end of the last's. `extension` is a member's name behind the key and a dot; its offset is its data's, in the
-tar.
+tar. Of a document `video_id` is its id, and the times are 0.
 """
 
 
@@ -66,8 +68,8 @@ class Sample:
     """By extension, in the tar's order; "json" is the last."""
 
 
-def sample_of(planned: PlannedSample, clip: Clip) -> Sample:
-    """A planned sample and its clip as they go into the tar."""
+def sample_of(planned: PlannedSample, clip: Clip, extension: str = "mp4") -> Sample:
+    """A planned sample of a video and its clip as they go into the tar."""
     facts = {
         "video_id": planned.video_id,
         "start": planned.start,
@@ -79,7 +81,24 @@ def sample_of(planned: PlannedSample, clip: Clip) -> Sample:
         "task_id": planned.task_id,
         "candidates": [candidate.model_dump() for candidate in planned.candidates],
     }
-    return Sample(planned.key, {"mp4": clip.data, FACTS: canonical_json(facts)})
+    return Sample(planned.key, {extension: clip.data, FACTS: canonical_json(facts)})
+
+
+def sample_of_document(planned: PlannedSample, pictures: Sequence[bytes], kind: SampleKind) -> Sample:
+    """A planned sample of a document and its pictures as they go into the tar.
+
+    Of a captioned picture (kind image) the text is the caption, of a document it has a place for each picture.
+    """
+    text = planned.candidates[0].text
+    facts = {
+        "video_id": planned.video_id,
+        "text": text.replace(PLACE, "").strip() if kind == "image" else text,
+        "language": planned.language,
+        "task_id": planned.task_id,
+        "images": len(pictures),
+    }
+    names = ["jpg"] if kind == "image" else [f"{number}.jpg" for number in range(len(pictures))]
+    return Sample(planned.key, {**dict(zip(names, pictures, strict=True)), FACTS: canonical_json(facts)})
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
@@ -131,10 +150,10 @@ def _record(tar: tarfile.TarFile, key: str, files: Sequence[tarfile.TarInfo]) ->
         for file in files
     ]
     said = json.loads(_data(tar, files[-1]))
-    facts = {name: said[name] for name in ("video_id", "start", "end", "clip_start", "clip_end")}
+    times = {name: said.get(name, 0.0) for name in ("start", "end", "clip_start", "clip_end")}
     begin = files[0].offset_data
     size = files[-1].offset_data + files[-1].size - begin
-    return {"key": key, **facts, "offset": begin, "bytes": size, "members": members}
+    return {"key": key, "video_id": said["video_id"], **times, "offset": begin, "bytes": size, "members": members}
 
 
 def _data(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
