@@ -112,6 +112,11 @@ def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bar
     """
     stages = stages_of(root, pipeline)
     chosen = [stage for stage in stages if only is None or stage.name in only]
+    if not chosen and only != ["discover"]:
+        known = ", ".join(stage.name for stage in stages)
+        raise InputError(
+            f"{root.url} holds nothing for {', '.join(only or ())} (its stages: {known}); discover it first"
+        )
     # Ray says on stdout which of its processes died, where a command's data goes. A run that is refused must leave the
     # configuration of the one at work alone.
     with redirect_stdout(sys.stderr), Engine(root, pipeline.engine) as engine, engine.hold(chosen):

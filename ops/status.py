@@ -115,7 +115,8 @@ def show_status(found: Status) -> None:
         for stage in found.stages
     ]
     show.table(found.root, columns, rows, right=frozenset({"total", "done", "pending", "time", "x real time"}))
-    dropped = show.counts(found.narrations.dropped) or "none"
-    show.out.print(f"narrations: {found.narrations.kept} kept; dropped: {dropped}")
+    dropped = show.counts(found.narrations.dropped)
+    if found.narrations.kept or dropped or any(stage.name == "align" for stage in found.stages):
+        show.out.print(f"narrations: {found.narrations.kept} kept; dropped: {dropped or 'none'}")
     if found.left_out:
         show.out.print(f"videos left out of shards: {show.counts(found.left_out)}")

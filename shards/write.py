@@ -93,7 +93,7 @@ def sample_of_document(planned: PlannedSample, pictures: Sequence[bytes], kind: 
     facts = {
         "video_id": planned.video_id,
         "text": text.replace(PLACE, "").strip() if kind == "image" else text,
-        "language": planned.language,
+        "language": planned.language or None,
         "task_id": planned.task_id,
         "images": len(pictures),
     }
