@@ -30,8 +30,8 @@ from sayso.errors import ConfigError
 from sayso.root import Root
 from sayso.rows import Document, Failure, Narration, Plan, SampleKind
 from shards import gather
+from shards.drafts import Sized, document_sample, samples_of
 from shards.gather import Film, Planned, Said
-from shards.samples import Sized, document_sample, samples_of
 from shards.survey import survey, survey_documents, unusable
 
 PLAN = "plan"

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sayso.errors import CorruptObject
-from sayso.rows import PLACE, PlannedSample, SampleKind
+from sayso.rows import PLACE, Candidate, PlannedSample, SampleKind
 from shards.cut import Clip
 
 FACTS = "json"
@@ -70,17 +70,7 @@ class Sample:
 
 def sample_of(planned: PlannedSample, clip: Clip, extension: str = "mp4") -> Sample:
     """A planned sample of a video and its clip as they go into the tar."""
-    facts = {
-        "video_id": planned.video_id,
-        "start": planned.start,
-        "end": planned.end,
-        "clip_start": clip.start,
-        "clip_end": clip.end,
-        "text": planned.candidates[0].text,
-        "language": planned.language,
-        "task_id": planned.task_id,
-        "candidates": [candidate.model_dump() for candidate in planned.candidates],
-    }
+    facts = _facts(planned, planned.candidates, clip.start, clip.end)
     return Sample(planned.key, {extension: clip.data, FACTS: canonical_json(facts)})
 
 
@@ -89,16 +79,26 @@ def sample_of_document(planned: PlannedSample, pictures: Sequence[bytes], kind: 
 
     Of a captioned picture (kind image) the text is the caption, of a document it has a place for each picture.
     """
-    text = planned.candidates[0].text
-    facts = {
-        "video_id": planned.video_id,
-        "text": text.replace(PLACE, "").strip() if kind == "image" else text,
-        "language": planned.language or None,
-        "task_id": planned.task_id,
-        "images": len(pictures),
-    }
+    (said,) = planned.candidates
+    if kind == "image":
+        said = said.model_copy(update={"text": said.text.replace(PLACE, "").strip()})
+    facts = {**_facts(planned, [said], planned.start, planned.end), "images": len(pictures)}
     names = ["jpg"] if kind == "image" else [f"{number}.jpg" for number in range(len(pictures))]
     return Sample(planned.key, {**dict(zip(names, pictures, strict=True)), FACTS: canonical_json(facts)})
+
+
+def _facts(planned: PlannedSample, candidates: Sequence[Candidate], begin: float, end: float) -> dict[str, Any]:
+    return {
+        "video_id": planned.video_id,
+        "start": planned.start,
+        "end": planned.end,
+        "clip_start": begin,
+        "clip_end": end,
+        "text": candidates[0].text,
+        "language": planned.language or None,
+        "task_id": planned.task_id,
+        "candidates": [candidate.model_dump() for candidate in candidates],
+    }
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
@@ -150,10 +150,10 @@ def _record(tar: tarfile.TarFile, key: str, files: Sequence[tarfile.TarInfo]) ->
         for file in files
     ]
     said = json.loads(_data(tar, files[-1]))
-    times = {name: said.get(name, 0.0) for name in ("start", "end", "clip_start", "clip_end")}
+    facts = {name: said[name] for name in ("video_id", "start", "end", "clip_start", "clip_end")}
     begin = files[0].offset_data
     size = files[-1].offset_data + files[-1].size - begin
-    return {"key": key, "video_id": said["video_id"], **times, "offset": begin, "bytes": size, "members": members}
+    return {"key": key, **facts, "offset": begin, "bytes": size, "members": members}
 
 
 def _data(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
