@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,23 @@ def test_recording_adds_what_is_new(root: Root, tmp_path: Path) -> None:
     again = record_pages(root, discover_documents([given], LeftOut()))
     assert (again.new, again.known) == (2, 3)
     assert sorted(page.images[0] for page in root.table(Page).rows()) == [row["url"] for row in rows]
+
+
+def test_killed_between_two_commits_of_documents(root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"url": f"{WEB}/{number}.jpg", "caption": "words"} for number in range(25)]
+    given = str(lines(tmp_path / "pages.jsonl", rows))
+    monkeypatch.setattr("ingest.documents._COMMIT_ROWS", 10)
+
+    def killed() -> Iterator[Page]:
+        yield from islice(discover_documents([given], LeftOut()), 15)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record_pages(root, killed())
+    assert len(root.table(Page).keys()) == 10
+    again = record_pages(root, discover_documents([given], LeftOut()))
+    assert (again.new, again.known) == (15, 10)
+    assert sorted(page.images[0] for page in root.table(Page).rows()) == sorted(row["url"] for row in rows)
 
 
 def test_the_limit_is_kept(tmp_path: Path) -> None:
