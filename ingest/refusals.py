@@ -16,6 +16,7 @@
 """
 
 import errno
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -55,6 +56,11 @@ def refusal(error: BaseException, *, last_network_error: BaseException | None = 
     if isinstance(error, YoutubeDLError):
         return Retry("truncated", one_line(error))
     return None
+
+
+def is_unknown_host(error: BaseException) -> bool:
+    """Whether an error comes from a host's name that name servers do not know."""
+    return any(isinstance(link, socket.gaierror) and link.errno == socket.EAI_NONAME for link in _chain(error))
 
 
 def _translate(error: BaseException) -> SaysoError | None:

@@ -6,6 +6,7 @@ bytes. It never runs a post-processor, an external downloader or a shell, and ta
 
 import io
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ from sayso.config import Settings
 from sayso.errors import ConfigError, Permanent, Retry
 
 Info = dict[str, Any]  # yt-dlp's description of a video or a playlist
+
+_CHUNK_BYTES = 1 << 16
 
 _log = logging.getLogger(__name__)
 _last_request: dict[str, float] = {}  # host -> when this process may ask it again
@@ -143,13 +146,19 @@ class SiteClient:
         if not done or not path.is_file():
             raise Retry("truncated", "the download ended without a file")
 
-    def read(self, url: str, limit_bytes: int, headers: dict[str, str] | None = None) -> tuple[str, bytes]:
-        """Return the content type and the first `limit_bytes` bytes of a resource. Raises as `info` does."""
+    def read(
+        self, url: str, limit_bytes: int, headers: dict[str, str] | None = None, seconds: float = math.inf
+    ) -> tuple[str, bytes]:
+        """Return the content type and the first `limit_bytes` bytes of a resource. Raises as `info` does.
+
+        Permanent("too_slow") where they are not here after `seconds`.
+        """
+        deadline = time.monotonic() + seconds
         with self._translated():
             for left in range(self.settings.retries, -1, -1):
                 try:
                     with self._ydl.urlopen(Request(url, headers=headers or {})) as answer:
-                        return str(answer.headers.get("Content-Type", "")), bytes(answer.read(limit_bytes))
+                        return str(answer.headers.get("Content-Type", "")), _body(answer, limit_bytes, deadline)
                 except RequestError:
                     if not left:
                         raise
@@ -199,6 +208,23 @@ class SiteClient:
             if known is None:
                 raise
             raise known from error
+
+
+def _body(answer: Any, limit_bytes: int, deadline: float) -> bytes:
+    """The first bytes of an answer. Retry("truncated") where it ends before it should."""
+    data = bytearray()
+    while chunk := answer.read(min(_CHUNK_BYTES, limit_bytes - len(data))):
+        data += chunk
+        if time.monotonic() > deadline:
+            raise Permanent("too_slow", f"only {len(data)} bytes came in time")
+    declared = str(answer.headers.get("Content-Length", ""))
+    if (
+        declared.isdecimal()
+        and not answer.headers.get("Content-Encoding")
+        and len(data) < min(int(declared), limit_bytes)
+    ):
+        raise Retry("truncated", f"{len(data)} bytes came of {declared}")
+    return bytes(data)
 
 
 class _Aside:

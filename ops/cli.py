@@ -37,6 +37,14 @@ VideosOption = Annotated[
         "May be given several times.",
     ),
 ]
+DocumentsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--documents",
+        help="A CSV, TSV, JSONL or Parquet manifest of pictures with texts; see docs/samples.md. "
+        "May be given several times.",
+    ),
+]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="A pipeline's YAML file; see docs/configuration.md.")
 ]
@@ -60,15 +68,18 @@ def run(
     root: RootOption,
     overrides: Overrides = None,
     videos: VideosOption = None,
+    documents: DocumentsOption = None,
     config: ConfigOption = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
     """Ingest videos: discover, fetch, transcribe, captions, align, shard. Run it again to go on.
 
+    Of documents (pictures with texts): discover, images, shard.
+
     Example: sayso run --videos ./my-videos --root ./data
     """
-    _ingest(None, root, videos, config, overrides, dry_run, json)
+    _ingest(None, root, videos, documents, config, overrides, dry_run, json)
 
 
 def _stage_command(name: str, help_text: str) -> None:
@@ -81,7 +92,7 @@ def _stage_command(name: str, help_text: str) -> None:
         dry_run: DryRunOption = False,
         json: JsonOption = False,
     ) -> None:
-        _ingest([name], root, None, config, overrides, dry_run, json)
+        _ingest([name], root, None, None, config, overrides, dry_run, json)
 
     app.command(name, help=help_text)(command)
 
@@ -90,26 +101,29 @@ def _stage_command(name: str, help_text: str) -> None:
 def discover(
     root: RootOption,
     videos: VideosOption = None,
+    documents: DocumentsOption = None,
     overrides: Overrides = None,
     config: ConfigOption = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Find videos in folders, lists, feeds, playlists and searches, and note them in the videos table."""
-    _ingest(["discover"], root, videos, config, overrides, dry_run, json)
+    """Find videos in folders, lists, feeds, playlists and searches, and documents in manifests, and note them."""
+    _ingest(["discover"], root, videos, documents, config, overrides, dry_run, json)
 
 
 _stage_command("fetch", "Fetch what was discovered and normalise it to proxies.")
 _stage_command("transcribe", "Transcribe the speech of fetched videos with Whisper.")
 _stage_command("captions", "Read the captions that came with fetched videos.")
 _stage_command("align", "Make narrations: sentences with times, kept or dropped with a reason.")
-_stage_command("shard", "Plan shards over the kept narrations, cut the clips and publish the tars.")
+_stage_command("images", "Fetch the pictures of discovered documents and make them JPEGs of our own.")
+_stage_command("shard", "Plan shards over what is kept, cut the clips and publish the tars.")
 
 
 def _ingest(
     only: list[str] | None,
     root: str,
     videos: list[str] | None,
+    documents: list[str] | None,
     config: Path | None,
     overrides: list[str] | None,
     dry_run: bool,
@@ -119,7 +133,7 @@ def _ingest(
     from ops.status import show_status, status
     from sayso.root import Root
 
-    pipeline = load_pipeline(config, overrides or [], videos or [])
+    pipeline = load_pipeline(config, overrides or [], videos or [], documents or [])
     if dry_run:
         _print(describe(pipeline, root, only), json)
         return
@@ -293,7 +307,7 @@ def retry_command(
 
 @app.command()
 def replay(
-    stage: Annotated[str, typer.Argument(help="fetch, transcribe, captions, align or shard.")],
+    stage: Annotated[str, typer.Argument(help="fetch, transcribe, captions, align, images or shard.")],
     row_id: Annotated[str, typer.Argument(metavar="ID", help="The row's id, as `sayso failures` shows it.")],
     root: RootOption,
     overrides: Overrides = None,

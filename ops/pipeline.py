@@ -1,6 +1,7 @@
 """The ingestion as one visible list of steps, and its configuration as one YAML file.
 
-discover -> fetch -> transcribe, captions -> align -> (plan) shard -> manifest
+discover -> fetch -> transcribe, captions -> align ┐
+discover -> images                                 ┴-> (plan) shard -> manifest
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from pydantic import Field
 
 from align.align import Align, AlignSettings
 from align.captions import Captions, CaptionsSettings
-from ingest.discover import DiscoverSettings, discover, record
+from ingest.discover import DiscoverSettings, Recorded, discover, record
+from ingest.documents import discover_documents, record_pages
 from ingest.fetch import Fetch, FetchSettings
+from ingest.images import Images, ImagesSettings
 from ingest.sites import SiteSettings
+from ingest.sources.manifests import LeftOut
 from ingest.transcribe import Transcribe, TranscribeSettings
-from ops.show import Bars
+from ops.show import Bars, counts
 from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.config import Settings, load, validate
 from sayso.engine import Engine, EngineSettings
@@ -29,9 +33,9 @@ from sayso.engine.inputs import stage_tally
 from sayso.engine.lease import lease
 from sayso.errors import InputError
 from sayso.root import Root
-from sayso.rows import Run, Video
+from sayso.rows import Page, Run, Video
 from sayso.stage import Stage
-from shards.plan import ShardSettings, propose
+from shards.plan import ShardSettings, Totals, propose, summarise
 from shards.stage import MakeShards
 
 # The configuration of the newest run, kept in the root: status and replay read it.
@@ -47,30 +51,47 @@ class Pipeline(Settings):
     videos: list[str] = Field(
         default=[], description="what to ingest: folders, lists of URLs, feeds, URLs, searches; --videos adds to them"
     )
+    documents: list[str] = Field(
+        default=[], description="manifests of pictures with texts: CSV, TSV, JSONL, Parquet; --documents adds to them"
+    )
     sites: SiteSettings = SiteSettings()
     discover: DiscoverSettings = DiscoverSettings()
     fetch: FetchSettings = FetchSettings()
     transcribe: TranscribeSettings = TranscribeSettings()
     captions: CaptionsSettings = CaptionsSettings()
     align: AlignSettings = AlignSettings()
+    images: ImagesSettings = ImagesSettings()
     shard: ShardSettings = ShardSettings()
     engine: EngineSettings = EngineSettings()
 
 
-def load_pipeline(config: Path | None, overrides: Sequence[str], videos: Sequence[str]) -> Pipeline:
-    """The pipeline of a YAML file (or the defaults) with overrides; `videos` are added to its own."""
+def load_pipeline(
+    config: Path | None, overrides: Sequence[str], videos: Sequence[str], documents: Sequence[str] = ()
+) -> Pipeline:
+    """The pipeline of a YAML file (or the defaults) with overrides; `videos` and `documents` are added to its own."""
     pipeline = load(Pipeline, config, overrides)
-    return pipeline.model_copy(update={"videos": [*pipeline.videos, *videos]})
+    added = {"videos": [*pipeline.videos, *videos], "documents": [*pipeline.documents, *documents]}
+    return pipeline.model_copy(update=added)
 
 
 def stages_of(root: Root, pipeline: Pipeline | None = None) -> list[Stage[Any, Any]]:
-    """The stages in the order of the data's way; by default as the root's newest run configured them."""
+    """The stages in the order of the data's way; by default as the root's newest run configured them.
+
+    Those of documents are among them where there are documents, and those of videos unless there are only documents.
+    """
     pipeline = pipeline or recorded(root)
-    return [
+    with_documents = bool(pipeline.documents) or root.table(Page).exists()
+    with_videos = not with_documents or bool(pipeline.videos) or root.table(Video).exists()
+    of_videos = [
         Fetch(root, pipeline.fetch, pipeline.sites),
         Transcribe(root, pipeline.transcribe),
         Captions(root, pipeline.captions),
         Align(root, pipeline.align),
+    ]
+    of_documents = [Images(root, pipeline.images, pipeline.sites)]
+    return [
+        *(of_videos if with_videos else ()),
+        *(of_documents if with_documents else ()),
         MakeShards(root, pipeline.shard),
     ]
 
@@ -91,6 +112,11 @@ def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bar
     """
     stages = stages_of(root, pipeline)
     chosen = [stage for stage in stages if only is None or stage.name in only]
+    if not chosen and only != ["discover"]:
+        known = ", ".join(stage.name for stage in stages)
+        raise InputError(
+            f"{root.url} holds nothing for {', '.join(only or ())} (its stages: {known}); discover it first"
+        )
     # Ray says on stdout which of its processes died, where a command's data goes. A run that is refused must leave the
     # configuration of the one at work alone.
     with redirect_stdout(sys.stderr), Engine(root, pipeline.engine) as engine, engine.hold(chosen):
@@ -112,15 +138,21 @@ def _keep_configuration(root: Root, pipeline: Pipeline, run_id: str) -> None:
 
 
 def _discover(root: Root, pipeline: Pipeline, run_id: str, bars: Bars) -> None:
-    """Note the videos of everything given; those known already stay as they are."""
-    if not pipeline.videos:
-        if not root.table(Video).exists():
-            raise InputError("nothing to ingest: give --videos, or `videos` in the --config file")
+    """Note the videos and documents of everything given; those known already stay as they are."""
+    if not pipeline.videos and not pipeline.documents:
+        if not root.table(Video).exists() and not root.table(Page).exists():
+            raise InputError("nothing to ingest: give --videos or --documents, or `videos` in the --config file")
         return
-    bars.say(f"discover: looking through {', '.join(pipeline.videos)}")
+    bars.say(f"discover: looking through {', '.join([*pipeline.videos, *pipeline.documents])}")
     started = time.monotonic()
-    found = record(root, discover(pipeline.videos, pipeline.discover, pipeline.sites))
-    bars.say(f"discover: {found.new} new videos, {found.known} known")
+    found = Recorded(0, 0)
+    if pipeline.videos:
+        videos = record(root, discover(pipeline.videos, pipeline.discover, pipeline.sites))
+        bars.say(f"discover: {videos.new} new videos, {videos.known} known")
+        found = videos
+    if pipeline.documents:
+        documents = _discover_documents(root, pipeline, bars)
+        found = Recorded(found.new + documents.new, found.known + documents.known)
     elapsed = max(time.monotonic() - started, 1e-9)
     figures = Run(
         run_id=run_id, stage="discover", elapsed=elapsed, total=found.new + found.known, done=found.new, failed=0,
@@ -129,6 +161,17 @@ def _discover(root: Root, pipeline: Pipeline, run_id: str, bars: Bars) -> None:
     )  # fmt: skip
     marks = {MADE_BY: "discover", MADE_FROM: run_id}
     root.table(Run).append([{**figures.model_dump(), **marks}])
+
+
+def _discover_documents(root: Root, pipeline: Pipeline, bars: Bars) -> Recorded:
+    left_out = LeftOut()
+    pages = discover_documents(pipeline.documents, left_out, pipeline.discover, pipeline.sites)
+    found = record_pages(root, pages)
+    for line in left_out.examples:
+        bars.say(line)
+    dropped = f"; rows left out: {counts(left_out.counts)}" if left_out.counts else ""
+    bars.say(f"discover: {found.new} new documents, {found.known} known{dropped}")
+    return found
 
 
 def describe(pipeline: Pipeline, url: str, only: Sequence[str] | None) -> dict[str, Any]:
@@ -147,6 +190,15 @@ def _would(root: Root, stage: Stage[Any, Any], pipeline: Pipeline) -> dict[str, 
     needs = {"cpus": stage.resources.cpus, "gpus": stage.resources.gpus, "memory_bytes": stage.resources.memory_bytes}
     would: dict[str, Any] = {"stage": stage.name, "pending": tally.pending, "done": tally.done, "a_worker_takes": needs}
     if isinstance(stage, MakeShards):
-        planned = propose(root, pipeline.shard)
-        would["new_shards"] = {"shards": len(planned.plans), "samples": planned.samples, "bytes": planned.bytes}
+        planned = summarise(propose(root, pipeline.shard))
+        would["new_shards"] = {
+            **_counted(planned.total),
+            "splits": {split: _counted(totals) for split, totals in planned.splits.items()},
+            "left_out": dict(planned.dropped),
+        }
     return would
+
+
+def _counted(totals: Totals) -> dict[str, Any]:
+    hours = round(totals.seconds / 3600, 3)
+    return {"shards": totals.shards, "samples": totals.samples, "hours": hours, "bytes": totals.bytes}

@@ -58,11 +58,11 @@ def status(root: Root, stages: Sequence[Stage[Any, Any]]) -> Status:
 
 
 def _discover_status(root: Root, sql: Sql, times: dict[str, tuple[float, float]]) -> StageStatus:
-    videos = sql.number("SELECT count(*) FROM videos")
+    found = sql.number("SELECT count(*) FROM videos") + sql.number("SELECT count(*) FROM pages")
     failed = Counter(newest_failures(root, "discover")["reason"].to_pylist())
     seconds, _ = times.get("discover", (0.0, 0.0))
-    total = videos + failed.total()
-    return StageStatus(name="discover", total=total, done=videos, pending=0, skipped={}, failed=failed, seconds=seconds)
+    total = found + failed.total()
+    return StageStatus(name="discover", total=total, done=found, pending=0, skipped={}, failed=failed, seconds=seconds)
 
 
 def _stage_status(root: Root, stage: Stage[Any, Any], sql: Sql, times: dict[str, tuple[float, float]]) -> StageStatus:
@@ -115,7 +115,8 @@ def show_status(found: Status) -> None:
         for stage in found.stages
     ]
     show.table(found.root, columns, rows, right=frozenset({"total", "done", "pending", "time", "x real time"}))
-    dropped = show.counts(found.narrations.dropped) or "none"
-    show.out.print(f"narrations: {found.narrations.kept} kept; dropped: {dropped}")
+    dropped = show.counts(found.narrations.dropped)
+    if found.narrations.kept or dropped or any(stage.name == "align" for stage in found.stages):
+        show.out.print(f"narrations: {found.narrations.kept} kept; dropped: {dropped or 'none'}")
     if found.left_out:
         show.out.print(f"videos left out of shards: {show.counts(found.left_out)}")

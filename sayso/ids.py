@@ -25,3 +25,8 @@ def video_id(extractor: str, identifier: str) -> str:
 def narration_id(video: str, source: str, start: float) -> str:
     """The id of a narration: its video, its source of text and its start in milliseconds."""
     return f"{video}@{safe(source)}@{round(start * 1000):09d}"
+
+
+def document_id(identifier: str) -> str:
+    """The id of a document: `document:<id>`, made safe."""
+    return f"document:{safe(identifier)}"

@@ -187,6 +187,57 @@ class Candidate(Part):
     confidence: float | None = None
 
 
+PLACE = "<image>"
+"""Stands in the text of a page or a document where a picture stood."""
+
+
+class Page(Row):
+    """A text with pictures worth fetching: a captioned picture, a sequence of pictures, or an interleaved page.
+
+    The text has one `<image>` place for each picture, in their order; `images` are http(s) or file URLs.
+    """
+
+    table: ClassVar[str] = "pages"
+    key_columns: ClassVar[tuple[str, ...]] = ("document_id",)
+
+    document_id: str
+    text: str
+    images: list[str]
+    language: str | None = None
+    licence: str | None = None
+    task_id: str | None = None
+    found_by: str = ""
+    found_at: datetime = Field(default_factory=now)
+
+
+class Picture(StoredObject):
+    """A picture of a document, as our own JPEG: its size in pixels, and where it came from."""
+
+    width: int
+    height: int
+    url: str
+
+
+class Document(Row):
+    """A page whose pictures are here. Places of pictures that could not be had are gone from its text."""
+
+    table: ClassVar[str] = "documents"
+    key_columns: ClassVar[tuple[str, ...]] = ("document_id",)
+
+    document_id: str
+    text: str = Field(description="with one `<image>` place for each picture, in their order")
+    images: list[Picture]
+    lost: list[str] = Field(description="pictures that could not be had: reason, a space, URL")
+    language: str | None = None
+    licence: str | None = None
+    task_id: str | None = None
+    normalised_with: str = Field("", description="the program that made the pictures, and its version")
+
+    def objects(self) -> list[StoredObject]:
+        """The pictures."""
+        return [StoredObject(key=image.key, sha256=image.sha256, bytes=image.bytes) for image in self.images]
+
+
 SampleKind = Literal["clip", "audio", "image", "document"]
 
 
@@ -303,4 +354,4 @@ class Run(Row):
     failed_by_class: list[ClassCount] | None = None
 
 
-TABLES: tuple[type[Row], ...] = (Video, Media, Transcript, Narration, Plan, Shard, Failure, Run)
+TABLES: tuple[type[Row], ...] = (Video, Media, Transcript, Narration, Page, Document, Plan, Shard, Failure, Run)

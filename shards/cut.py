@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import av
 from av.audio.stream import AudioStream
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -94,7 +94,7 @@ class Proxy:
             # The demuxer seeks by decoding times, which lie before presentation times where there are B-frames.
             target = max(start - back, 0.0)
             self._container.seek(round(target / base), stream=self._video, backward=True)
-            packets = _from_key_frame(self._packets(self._video), first, last)
+            packets = _from_key_frame(_packets(self._container, self._video), first, last)
             if target == 0.0 or (packets and _pts(packets[0]) <= first):
                 return packets
             back = 2 * back + 1
@@ -103,24 +103,7 @@ class Proxy:
         """The packets that sound within [start, end), and the one before them."""
         if self._audio is None:
             return []
-        base = _base(self._audio)
-        # Whole numbers of the stream's clock, because comparing fractions for each packet takes longer than reading it.
-        first, last = math.floor(start / base), math.ceil(end / base)
-        self._container.seek(first - math.ceil(_SOUND_LEAD_SECONDS / base), stream=self._audio, backward=True)
-        before: list[_Packet] = []
-        inside: list[_Packet] = []
-        for packet in self._packets(self._audio):
-            if _pts(packet) >= last:
-                break
-            sounding = _pts(packet) + (packet.duration or 0) > first
-            (inside if sounding else before).append(packet)
-        return [*before[-1:], *inside]
-
-    def _packets(self, stream: _Stream) -> Iterator[_Packet]:
-        for packet in self._container.demux(stream):
-            if packet.dts is None or packet.pts is None:
-                return
-            yield packet
+        return _sounding(self._container, self._audio, start, end)
 
     def _duration(self, packet: _Packet) -> int:
         if packet.duration:
@@ -132,16 +115,90 @@ class Proxy:
         streams: list[tuple[_Stream, list[_Packet]]] = [(self._video, video)]
         if self._audio is not None and audio:
             streams.append((self._audio, audio))
-        # A file with a name, because moving the index to the front opens it again; in memory, because removing one
-        # from a disk takes as long as writing the clip.
-        with os.fdopen(os.memfd_create("clip"), "rb") as file:
-            options = {"movflags": "+faststart", "fflags": "+bitexact"}
-            output = av.open(f"/proc/self/fd/{file.fileno()}", "w", format="mp4", options=options)
-            with output:
-                queues = [_shifted(packets, stream, output, zero) for stream, packets in streams]
-                for _, _, packet in heapq.merge(*queues):
-                    output.mux(packet)
-            return file.read()
+        return _written(streams, zero)
+
+
+class SoundTrack:
+    """The sound of a normalised video, opened for cutting. Use as a context manager. Not for foreign files.
+
+    Raises CorruptObject where the file has no sound that can be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        try:
+            self._container = av.open(str(path))
+        except av.FFmpegError as error:
+            raise CorruptObject(f"{self.name}: cannot be opened ({error.strerror})") from None
+        if not self._container.streams.audio:
+            self._container.close()
+            raise CorruptObject(f"{self.name}: has no sound")
+        self._audio = self._container.streams.audio[0]
+
+    def __enter__(self) -> SoundTrack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    def cut(self, start: float, end: float) -> Clip:
+        """The sound of the window [start, end), in seconds of the source, as an M4A file. The same bytes each time.
+
+        It begins with the packet that sounds at `start` (its time 0 is that packet's) and ends with the one that
+        sounds last before `end`: a packet of AAC at 16 kHz lasts 64 ms. The packet before goes along, hidden by the
+        edit list. Raises CorruptObject where there is no sound or its packets cannot be read.
+        """
+        try:
+            packets = _sounding(self._container, self._audio, Fraction(start), Fraction(end))
+            base = _base(self._audio)
+            inside = [packet for packet in packets if (_pts(packet) + (packet.duration or 0)) * base > start]
+            if not inside:
+                raise CorruptObject(f"{self.name}: no sound in [{start}, {end})")
+            first, last = inside[0], inside[-1]
+            clip_start, clip_end = _pts(first) * base, (_pts(last) + (last.duration or 0)) * base
+            data = _written([(self._audio, packets)], clip_start)
+        except av.FFmpegError as error:
+            raise CorruptObject(f"{self.name}: cannot be cut at [{start}, {end}) ({error.strerror})") from None
+        return Clip(data, round(float(clip_start), 6), round(float(clip_end), 6))
+
+
+def _sounding(container: InputContainer, audio: AudioStream, start: Fraction, end: Fraction) -> list[_Packet]:
+    """The packets that sound within [start, end), and the one before them."""
+    base = _base(audio)
+    # Whole numbers of the stream's clock, because comparing fractions for each packet takes longer than reading it.
+    first, last = math.floor(start / base), math.ceil(end / base)
+    container.seek(first - math.ceil(_SOUND_LEAD_SECONDS / base), stream=audio, backward=True)
+    before: list[_Packet] = []
+    inside: list[_Packet] = []
+    for packet in _packets(container, audio):
+        if _pts(packet) >= last:
+            break
+        sounding = _pts(packet) + (packet.duration or 0) > first
+        (inside if sounding else before).append(packet)
+    return [*before[-1:], *inside]
+
+
+def _packets(container: InputContainer, stream: _Stream) -> Iterator[_Packet]:
+    for packet in container.demux(stream):
+        if packet.dts is None or packet.pts is None:
+            return
+        yield packet
+
+
+def _written(streams: list[tuple[_Stream, list[_Packet]]], zero: Fraction) -> bytes:
+    """An MP4 file of packets of these streams, whose time 0 is `zero` of the source."""
+    # A file with a name, because moving the index to the front opens it again; in memory, because removing one
+    # from a disk takes as long as writing the clip.
+    with os.fdopen(os.memfd_create("clip"), "rb") as file:
+        options = {"movflags": "+faststart", "fflags": "+bitexact"}
+        output = av.open(f"/proc/self/fd/{file.fileno()}", "w", format="mp4", options=options)
+        with output:
+            queues = [_shifted(packets, stream, output, zero) for stream, packets in streams]
+            for _, _, packet in heapq.merge(*queues):
+                output.mux(packet)
+        return file.read()
 
 
 def _shifted(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sayso.root import Root
-from sayso.rows import Media, Narration, Plan, Video
+from sayso.rows import Document, Media, Narration, Plan, StoredObject, Video
 
 
 class Film(NamedTuple):
@@ -20,6 +20,7 @@ class Film(NamedTuple):
     width: int
     bytes: int
     source_sha256: str
+    audio: bool
     task_id: str | None = None
 
 
@@ -29,6 +30,16 @@ class Anchor(NamedTuple):
     narration_id: str
     video_id: str
     start: float
+
+
+class Written(NamedTuple):
+    """A document: its text with `<image>` places, and its pictures in their order."""
+
+    document_id: str
+    text: str
+    images: list[StoredObject]
+    language: str | None = None
+    task_id: str | None = None
 
 
 class Said(NamedTuple):
@@ -58,12 +69,12 @@ def films(root: Root) -> dict[str, Film]:
     for piece in root.table(Video).stream(["video_id", "task_id"]):
         task_of.update({video: task for video, task in _records(piece) if task is not None})
     found = {}
-    for piece in root.table(Media).stream(["video_id", "duration", "width", "bytes", "source"]):
+    for piece in root.table(Media).stream(["video_id", "duration", "width", "bytes", "audio", "source"]):
         digests = pc.struct_field(piece["source"], "sha256").to_pylist()
-        for (video, duration, width, size), digest in zip(
+        for (video, duration, width, size, audio), digest in zip(
             _records(piece.drop_columns(["source"])), digests, strict=True
         ):
-            found[video] = Film(duration, width, size, digest, task_of.get(video))
+            found[video] = Film(duration, width, size, digest, audio, task_of.get(video))
     return found
 
 
@@ -93,6 +104,16 @@ def said(root: Root, version: int, video_ids: Collection[str]) -> Iterator[Said]
     for piece in root.table(Narration).stream(list(Said._fields), version, kept=True):
         wanted = pa.array([video in video_ids for video in piece["video_id"].to_pylist()], pa.bool_())
         yield from map(Said._make, _records(piece.filter(wanted)))
+
+
+def documents(root: Root, version: int, ids: Collection[str] | None = None) -> Iterator[Written]:
+    """The documents of the table's `version`: all, or those with these ids; the table is read once for either."""
+    wanted = None if ids is None else frozenset(ids)
+    for piece in root.table(Document).stream(list(Written._fields), version):
+        for document, text, images, *rest in _records(piece):
+            if wanted is None or document in wanted:
+                stored = [StoredObject(key=i["key"], sha256=i["sha256"], bytes=i["bytes"]) for i in images]
+                yield Written(document, text, stored, *rest)
 
 
 def _records(piece: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:

@@ -1,11 +1,16 @@
-"""From narrations to a plan: which clips go into which shard.
+"""From narrations or documents to a plan: which samples go into which shard.
 
-    kept narrations -> samples (window, bag of candidates) -> split by video -> videos in hash order -> shards
+    kept narrations -> samples (window, bag of candidates) ┐
+    documents       -> samples (text, pictures)            ┴-> split by video -> videos in hash order -> shards
 
 A plan is a pure function of its rows, whatever their order. Videos stand in the order of a hash, so that a shard
 mixes them, and each lies whole in one shard where it fits: a shard opens few proxies, and removing a video touches
-few shards. What is planned stays: narrations that come later go into new shards, and a video's split is a function of
-its id alone, so growth never moves it. Of videos that are made of the same bytes one is planned (shards/survey.py).
+few shards. What is planned stays: what comes later goes into new shards, and a video's split is a function of its id
+alone, so growth never moves it. Of videos that are made of the same bytes one is planned (shards/survey.py). What is
+said of videos here holds for documents too.
+
+Shards are planned one after the other, and committed some at a time: planning again goes on behind those that are
+there and ends with the same shards as in one go.
 """
 
 from __future__ import annotations
@@ -13,9 +18,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -23,19 +28,18 @@ from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.config import Settings
 from sayso.errors import ConfigError
 from sayso.root import Root
-from sayso.rows import Candidate, Failure, Narration, Plan, PlannedSample, SampleKind
+from sayso.rows import Document, Failure, Narration, Plan, SampleKind
 from shards import gather
+from shards.drafts import Sized, document_sample, samples_of
 from shards.gather import Film, Planned, Said
-from shards.survey import sample_key, survey, unusable, window_key
-from shards.windows import along, nearest, widen
+from shards.survey import survey, survey_documents, unusable
 
 PLAN = "plan"
 """The name of planning in the tables, where others have a stage's."""
 SPLITS = ("train", "val", "test")
-_JSON_BYTES = 3000
-"""A sample's JSON and its two tar headers, roughly: enough to estimate a shard's size."""
-_LEAD_SECONDS = 1.0
-"""A clip begins up to one key-frame interval before its window."""
+_SAMPLES_AT_A_TIME = 500_000
+"""Samples of videos that are in memory together; the tables are read once for each so many."""
+_SAMPLES_A_COMMIT = 100_000
 
 
 class ShardSettings(Settings):
@@ -69,23 +73,49 @@ class ShardSettings(Settings):
         return self
 
 
+class Proposed(NamedTuple):
+    """A shard to be made, and about how many bytes it will have."""
+
+    plan: Plan
+    bytes: int
+
+
 @dataclass(frozen=True)
 class Proposal:
-    """What planning would add: shards, seconds of video in the windows, estimated bytes.
+    """What planning would add: shards, made up as they are asked for and to be read once.
 
-    And what it leaves out: narrations by reason, and videos that are copies, each with the one that stays.
+    And what it leaves out: narrations or documents by reason, and videos that are copies, each with the one that stays.
     """
 
-    plans: list[Plan]
-    seconds: float = 0.0
-    bytes: int = 0
+    shards: Iterator[Proposed] = field(default_factory=lambda: iter(()))
     dropped: Counter[str] = field(default_factory=Counter)
     copies: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def samples(self) -> int:
-        """Samples in all new shards."""
-        return sum(len(plan.samples) for plan in self.plans)
+
+@dataclass
+class Totals:
+    """New shards, their samples, seconds of video in the windows, estimated bytes."""
+
+    shards: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+
+    def add(self, proposed: Proposed) -> None:
+        """Count a shard."""
+        self.shards += 1
+        self.samples += len(proposed.plan.samples)
+        self.seconds += sum(sample.end - sample.start for sample in proposed.plan.samples)
+        self.bytes += proposed.bytes
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What planning adds, in all and by split, and what it leaves out by reason."""
+
+    total: Totals
+    splits: dict[str, Totals]
+    dropped: Counter[str]
 
 
 def hash64(text: str) -> int:
@@ -101,155 +131,63 @@ def split_of(video_id: str, settings: ShardSettings) -> str:
     return "val" if place < settings.test + settings.val else "train"
 
 
-def samples_of(narrations: Sequence[Said], film: Film, settings: ShardSettings) -> list[PlannedSample]:
-    """The samples of one video, by time: one a narration, or one a long window in which anything is said."""
-    ordered = sorted(narrations, key=lambda n: (n.start, n.end, n.narration_id))
-    by_windows = {"narration": _around_narrations, "context": _along_the_video}
-    return by_windows[settings.windows](ordered, film, settings)
+def plan_shards(
+    videos: Iterable[list[Sized]], settings: ShardSettings, planned: Planned, version: int
+) -> Iterator[Proposed]:
+    """Put the samples of videos, which come in the order of their hash, into shards behind those that are planned."""
+    fillers = {split: _Filler(settings) for split in SPLITS}
+    numbers = {split: planned.next_number.get(split, 0) for split in SPLITS}
 
-
-def _candidate(narration: Said) -> Candidate:
-    return Candidate(
-        narration_id=narration.narration_id,
-        start=narration.start,
-        end=narration.end,
-        text=narration.text,
-        confidence=narration.confidence,
-    )
-
-
-def _along_the_video(ordered: Sequence[Said], film: Film, settings: ShardSettings) -> list[PlannedSample]:
-    """A narration belongs to the windows that its centre lies in; its times may reach beyond them."""
-    samples = []
-    for start, end in along(film.duration, length=settings.context_seconds, stride=settings.context_stride):
-        inside = [said for said in ordered if start <= _centre(said, film) < end]
-        if not inside:
-            continue
-        languages = Counter(said.language for said in inside)
-        samples.append(
-            PlannedSample(
-                key=window_key(inside[0].video_id, start, end),
-                video_id=inside[0].video_id,
-                start=start,
-                end=end,
-                language=min(languages, key=lambda language: (-languages[language], language)),
-                task_id=film.task_id,
-                candidates=[_candidate(said) for said in inside],
-            )
+    def proposed(split: str, shard: list[Sized]) -> Proposed:
+        samples = sorted((sized.sample for sized in shard), key=lambda sample: (hash64(sample.key), sample.key))
+        name = f"{split}-{numbers[split]:06d}"
+        numbers[split] += 1
+        plan = Plan(
+            export=settings.export, shard=name, split=split, version=version, samples=samples, kind=settings.kind
         )
-    return samples
+        return Proposed(plan, sum(sized.bytes for sized in shard))
+
+    for samples in videos:
+        new = [sized for sized in samples if sized.sample.key not in planned.keys]
+        if new:
+            split = split_of(new[0].sample.video_id, settings)
+            yield from (proposed(split, shard) for shard in fillers[split].put(new))
+    for split, filler in fillers.items():
+        if filler.shard:
+            yield proposed(split, filler.shard)
 
 
-def _centre(narration: Said, film: Film) -> float:
-    """The centre of a narration, inside the video also where what is said goes on behind its end."""
-    return min((narration.start + narration.end) / 2, film.duration - 0.001)
+class _Filler:
+    """Puts videos into the shards of a split one after the other."""
 
+    def __init__(self, settings: ShardSettings) -> None:
+        self.shard: list[Sized] = []
+        self._bytes = 0
+        self._settings = settings
 
-def _around_narrations(ordered: Sequence[Said], film: Film, settings: ShardSettings) -> list[PlannedSample]:
-    starts, ends = [n.start for n in ordered], [n.end for n in ordered]
-    bag_of = [_candidate(narration) for narration in ordered]
-    samples = []
-    for place, narration in enumerate(ordered):
-        start, end = widen(
-            narration.start,
-            narration.end,
-            least=settings.min_window,
-            most=settings.max_window,
-            duration=film.duration,
-        )
-        samples.append(
-            PlannedSample(
-                key=sample_key(narration),
-                video_id=narration.video_id,
-                start=start,
-                end=end,
-                language=narration.language,
-                task_id=film.task_id,
-                candidates=[bag_of[i] for i in nearest(starts, ends, place, settings.candidates)],
-            )
-        )
-    return samples
+    def put(self, video: list[Sized]) -> Iterator[list[Sized]]:
+        """The shards that are full now. A video that is too big for a shard is cut into several pieces first."""
+        for piece in self._pieces(video):
+            size = sum(sized.bytes for sized in piece)
+            if self.shard and self._are_too_many(len(self.shard) + len(piece), self._bytes + size):
+                yield self.shard
+                self.shard, self._bytes = [], 0
+            self.shard += piece
+            self._bytes += size
 
+    def _pieces(self, video: list[Sized]) -> Iterator[list[Sized]]:
+        piece: list[Sized] = []
+        size = 0
+        for sized in video:
+            if piece and self._are_too_many(len(piece) + 1, size + sized.bytes):
+                yield piece
+                piece, size = [], 0
+            piece.append(sized)
+            size += sized.bytes
+        yield piece
 
-def make_plan(
-    narrations: Iterable[Said],
-    media: Mapping[str, Film],
-    settings: ShardSettings,
-    planned: Planned | None = None,
-    *,
-    version: int = 0,
-) -> list[Plan]:
-    """The shards to be added to what is planned already, for kept narrations of the table's `version`.
-
-    Deterministic in the rows, whatever their order; empty where every narration is planned already. Of a video, all
-    narrations are needed where one is new: those planned stand in the bags of others.
-    """
-    planned = planned or Planned()
-    by_video: dict[str, dict[str, Said]] = {}
-    for narration in narrations:
-        if not unusable(narration.start, media.get(narration.video_id)):
-            by_video.setdefault(narration.video_id, {})[narration.narration_id] = narration
-    runs: dict[str, list[list[PlannedSample]]] = {split: [] for split in SPLITS}
-    for video_id in sorted(by_video, key=lambda v: (hash64(f"order:{v}"), v)):
-        samples = samples_of(list(by_video.pop(video_id).values()), media[video_id], settings)
-        runs[split_of(video_id, settings)].append([sample for sample in samples if sample.key not in planned.keys])
-
-    plans = []
-    for split in SPLITS:
-        for number, shard in enumerate(_fill(runs[split], media, settings), planned.next_number.get(split, 0)):
-            ordered = sorted(shard, key=lambda sample: (hash64(sample.key), sample.key))
-            name = f"{split}-{number:06d}"
-            plans.append(
-                Plan(
-                    export=settings.export,
-                    shard=name,
-                    split=split,
-                    version=version,
-                    samples=ordered,
-                    kind=settings.kind,
-                )
-            )
-    return plans
-
-
-def estimated_bytes(sample: PlannedSample, film: Film) -> int:
-    """What a sample will take in its tar, from its video's mean bytes a second."""
-    seconds = sample.end - sample.start + _LEAD_SECONDS
-    return _JSON_BYTES + int(seconds * film.bytes / max(film.duration, 1.0))
-
-
-def _fill(
-    videos: Iterable[list[PlannedSample]], media: Mapping[str, Film], settings: ShardSettings
-) -> Iterator[list[PlannedSample]]:
-    """Put videos into shards one after the other; one that is too big for a shard is cut into several first."""
-    shard: list[PlannedSample] = []
-    size = 0
-    pieces = (piece for video in videos for piece in _pieces(video, media, settings))
-    for piece, piece_bytes in pieces:
-        too_many = len(shard) + len(piece) > settings.samples_per_shard
-        if shard and (too_many or size + piece_bytes > settings.shard_bytes):
-            yield shard
-            shard, size = [], 0
-        shard = [*shard, *piece]
-        size += piece_bytes
-    if shard:
-        yield shard
-
-
-def _pieces(
-    samples: list[PlannedSample], media: Mapping[str, Film], settings: ShardSettings
-) -> Iterator[tuple[list[PlannedSample], int]]:
-    piece: list[PlannedSample] = []
-    size = 0
-    for sample in samples:
-        added = estimated_bytes(sample, media[sample.video_id])
-        if piece and (len(piece) == settings.samples_per_shard or size + added > settings.shard_bytes):
-            yield piece, size
-            piece, size = [], 0
-        piece.append(sample)
-        size += added
-    if piece:
-        yield piece, size
+    def _are_too_many(self, samples: int, size: int) -> bool:
+        return samples > self._settings.samples_per_shard or size > self._settings.shard_bytes
 
 
 def propose(root: Root, settings: ShardSettings) -> Proposal:
@@ -257,45 +195,120 @@ def propose(root: Root, settings: ShardSettings) -> Proposal:
     planned = gather.planned(root, settings.export)
     if planned.keys:
         _check_profile(root, settings)
-    version = root.table(Narration).version()
+    of_documents = settings.kind in ("image", "document")
+    version = root.table(Document if of_documents else Narration).version()
     if version < 0:
-        return Proposal([])
+        return Proposal()
+    return (_propose_documents if of_documents else _propose_videos)(root, settings, planned, version)
+
+
+def _propose_videos(root: Root, settings: ShardSettings, planned: Planned, version: int) -> Proposal:
     media = gather.films(root)
     # Long windows that are planned are not cut anew for what is said later in them.
     stays = planned.videos if settings.windows == "context" else frozenset[str]()
-    found = survey(gather.anchors(root, version), media, planned, stays)
-    plans = make_plan(gather.said(root, version, found.videos), media, settings, planned, version=version)
-    samples = [sample for plan in plans for sample in plan.samples]
-    return Proposal(
-        plans,
-        seconds=sum(sample.end - sample.start for sample in samples),
-        bytes=sum(estimated_bytes(sample, media[sample.video_id]) for sample in samples),
-        dropped=found.dropped,
-        copies=found.copies,
-    )
+    found = survey(gather.anchors(root, version), media, planned, stays, settings.kind)
+
+    def videos() -> Iterator[list[Sized]]:
+        """Of a video all narrations are needed, also where one is new: those planned stand in the bags of others."""
+        for some in _in_hash_order(found.videos):
+            narrations = _by_video(gather.said(root, version, some), media, settings.kind)
+            yield from (samples_of(narrations.pop(video), media[video], settings) for video in some)
+
+    return Proposal(plan_shards(videos(), settings, planned, version), found.dropped, found.copies)
 
 
-def plan_export(root: Root, settings: ShardSettings) -> Proposal:
-    """Plan the narrations that are not planned yet, and note the videos that are left out for being copies.
+def _by_video(narrations: Iterable[Said], media: Mapping[str, Film], kind: SampleKind) -> dict[str, list[Said]]:
+    """The narrations that samples can be made for, each once."""
+    found: dict[str, dict[str, Said]] = {}
+    for narration in narrations:
+        if not unusable(narration.start, media.get(narration.video_id), kind):
+            found.setdefault(narration.video_id, {})[narration.narration_id] = narration
+    return {video: list(said.values()) for video, said in found.items()}
+
+
+def _propose_documents(root: Root, settings: ShardSettings, planned: Planned, version: int) -> Proposal:
+    found = survey_documents(gather.documents(root, version), planned, single=settings.kind == "image")
+
+    def documents() -> Iterator[list[Sized]]:
+        for some in _in_hash_order(found.videos):
+            written = {document.document_id: document for document in gather.documents(root, version, some)}
+            yield from ([document_sample(written.pop(document))] for document in some)
+
+    return Proposal(plan_shards(documents(), settings, planned, version), found.dropped, found.copies)
+
+
+def _in_hash_order(videos: Mapping[str, int]) -> Iterator[list[str]]:
+    """Videos, which come with the number of their samples, as they are planned: as many at a time as memory takes."""
+    some: list[str] = []
+    samples = 0
+    for video in sorted(videos, key=lambda video: (hash64(f"order:{video}"), video)):
+        if some and samples + videos[video] > _SAMPLES_AT_A_TIME:
+            yield some
+            some, samples = [], 0
+        some.append(video)
+        samples += videos[video]
+    if some:
+        yield some
+
+
+def summarise(proposal: Proposal) -> Summary:
+    """Count a proposal, which is then read."""
+    return _count(proposal.shards, proposal.dropped)
+
+
+def _count(shards: Iterable[Proposed], dropped: Counter[str]) -> Summary:
+    total, splits = Totals(), {split: Totals() for split in SPLITS}
+    for proposed in shards:
+        total.add(proposed)
+        splits[proposed.plan.split].add(proposed)
+    return Summary(total, {split: each for split, each in splits.items() if each.shards}, dropped)
+
+
+def plan_export(root: Root, settings: ShardSettings) -> Summary:
+    """Plan what is not planned yet, and note the videos that are left out for being copies.
 
     Doing it twice writes nothing the second time. The settings of an export are kept beside its shards; ConfigError
     where shards are planned with others than these, RootBusy where another plans the same export at the same time.
 
     - before the settings are kept: nothing was written;
     - after that: no shard is planned, so nothing is bound to these settings, and the next planning puts its own there;
-    - after the plans, which are one commit: shards and settings belong together, and the next planning finds the same
-      copies again, as their narrations are still in no shard, and notes them.
+    - between two commits of plans: each split has its first shards, and the next planning goes on behind them;
+    - after the plans: shards and settings belong together, and the next planning finds the same copies again, as their
+      narrations are still in no shard, and notes them.
     """
     # Opened before the plans are looked at: of two planners that saw the same plans one is refused.
     writer = root.table(Plan).writer(f"plan:{settings.export}")
     proposal = propose(root, settings)
-    if proposal.plans:
-        _keep_profile(root, settings)
-        version = proposal.plans[0].version
-        marks = {MADE_BY: PLAN, MADE_FROM: f"{settings.export}@{version}"}
-        writer.append([{**plan.model_dump(), **marks} for plan in proposal.plans])
+
+    def committed() -> Iterator[Proposed]:
+        for number, some in enumerate(_in_commits(proposal.shards, settings)):
+            if not number:
+                _keep_profile(root, settings)
+            writer.append([_record(proposed.plan) for proposed in some])
+            yield from some
+
+    summary = _count(committed(), proposal.dropped)
     _note_copies(root, proposal.copies)
-    return proposal
+    return summary
+
+
+def _in_commits(shards: Iterable[Proposed], settings: ShardSettings) -> Iterator[list[Proposed]]:
+    """Shards as they are committed. Long windows all at once: of a video that has some, none are planned later."""
+    most = None if settings.windows == "context" else _SAMPLES_A_COMMIT
+    some: list[Proposed] = []
+    samples = 0
+    for proposed in shards:
+        some.append(proposed)
+        samples += len(proposed.plan.samples)
+        if most is not None and samples >= most:
+            yield some
+            some, samples = [], 0
+    if some:
+        yield some
+
+
+def _record(plan: Plan) -> dict[str, Any]:
+    return {**plan.model_dump(), MADE_BY: PLAN, MADE_FROM: f"{plan.export}@{plan.version}"}
 
 
 def left_out(root: Root) -> dict[str, Failure]:

@@ -1,10 +1,12 @@
 """The stage `shard`: one planned shard -> its tar and index; before the first the plan, after the last the manifest.
 
-proxies (each opened once) -> clips in a scratch file -> tar in the plan's order -> read back -> published
+proxies (each opened once) -> clips in a scratch file ┐
+pictures of documents                                 ┴-> tar in the plan's order -> read back -> published
 """
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -17,14 +19,14 @@ import pyarrow.compute as pc
 
 from sayso.errors import CorruptObject, Permanent
 from sayso.root import Root
-from sayso.rows import Media, Plan, PlannedSample, Row, Shard
+from sayso.rows import Media, Plan, PlannedSample, Row, Shard, StoredObject
 from sayso.stage import Stage
 from sayso.storage import hash_file, no_space_named
-from shards.cut import Clip, Proxy
+from shards.cut import Clip, Proxy, SoundTrack
 from shards.manifest import publish_manifest
 from shards.plan import ShardSettings, plan_export
 from shards.verify import problems_of_tar
-from shards.write import Sample, index_tar, sample_of, write_index, write_tar
+from shards.write import Sample, index_tar, sample_of, sample_of_document, write_index, write_tar
 
 
 class MakeShards(Stage[Plan, Shard]):
@@ -76,20 +78,38 @@ class MakeShards(Stage[Plan, Shard]):
     def __call__(self, row: Plan) -> Sequence[Shard]:
         """Make, check and publish one shard.
 
-        Raises Permanent("corrupt_proxy") where a proxy is missing, is not what its row says or cannot be cut, and
+        Raises Permanent("corrupt_proxy") where a proxy is missing, is not what its row says or cannot be cut,
+        Permanent("corrupt_picture") where a document's picture is missing or is not what its row said, and
         Permanent("no_media") where a video has no row in table media any more.
         """
         with tempfile.TemporaryDirectory(prefix="sayso-") as name, no_space_named(name):
             folder = Path(name)
             tar, index = folder / "shard.tar", folder / "index.parquet"
-            write_tar(self._samples(row, folder / "clips"), tar)
+            of_documents = row.kind in ("image", "document")
+            write_tar(self._documents(row) if of_documents else self._samples(row, folder / "clips"), tar)
             read_back = index_tar(tar)
             self._check(row, tar, read_back)
             write_index(read_back, index)
             return [self._publish(row, tar, index, read_back)]
 
+    def _documents(self, row: Plan) -> Iterator[Sample]:
+        """The samples of documents, in the plan's order."""
+        for sample in row.samples:
+            pictures = [self._picture(stored) for stored in sample.images or ()]
+            yield sample_of_document(sample, pictures, row.kind or "document")
+
+    def _picture(self, stored: StoredObject) -> bytes:
+        try:
+            data = self.root.storage.read(stored.key)
+        except FileNotFoundError:
+            raise Permanent("corrupt_picture", f"{stored.key}: missing") from None
+        if hashlib.sha256(data).hexdigest() != stored.sha256:
+            raise Permanent("corrupt_picture", f"{stored.key}: not the bytes that its row says")
+        return data
+
     def _samples(self, row: Plan, scratch: Path) -> Iterator[Sample]:
         """The samples in the plan's order. Clips are cut video by video, so that each proxy is fetched once."""
+        extension = "m4a" if row.kind == "audio" else "mp4"
         places: dict[str, tuple[int, int, Clip]] = {}
         with scratch.open("wb") as file:
             for sample, clip in self._clips(row):
@@ -99,7 +119,7 @@ class MakeShards(Stage[Plan, Shard]):
             for sample in row.samples:
                 offset, size, clip = places[sample.key]
                 file.seek(offset)
-                yield sample_of(sample, Clip(file.read(size), clip.start, clip.end))
+                yield sample_of(sample, Clip(file.read(size), clip.start, clip.end), extension)
         scratch.unlink()
 
     def _clips(self, row: Plan) -> Iterator[tuple[PlannedSample, Clip]]:
@@ -110,9 +130,12 @@ class MakeShards(Stage[Plan, Shard]):
         for video_id, samples in by_video.items():
             if video_id not in media:
                 raise Permanent("no_media", f"{row.shard}: {video_id} is planned but not in table media")
-            yield from self._cut(media[video_id], sorted(samples, key=lambda sample: sample.start))
+            cutter: type[Proxy] | type[SoundTrack] = SoundTrack if row.kind == "audio" else Proxy
+            yield from self._cut(media[video_id], sorted(samples, key=lambda sample: sample.start), cutter)
 
-    def _cut(self, media: Media, samples: list[PlannedSample]) -> Iterator[tuple[PlannedSample, Clip]]:
+    def _cut(
+        self, media: Media, samples: list[PlannedSample], cutter: type[Proxy] | type[SoundTrack]
+    ) -> Iterator[tuple[PlannedSample, Clip]]:
         with ExitStack() as opened:
             try:
                 path = opened.enter_context(self.root.storage.local(media.key))
@@ -122,14 +145,15 @@ class MakeShards(Stage[Plan, Shard]):
             if hash_file(path) != (media.sha256, media.bytes):
                 raise Permanent("corrupt_proxy", f"{media.key}: not the bytes that its row says")
             try:
-                proxy = opened.enter_context(Proxy(path))
+                proxy = cutter(path)
+                opened.enter_context(proxy)
                 for sample in samples:
                     yield sample, proxy.cut(sample.start, sample.end)
             except CorruptObject as error:
                 raise Permanent("corrupt_proxy", f"{media.key}: {error}") from None
 
     def _check(self, row: Plan, tar: Path, index: pa.Table) -> None:
-        """A shard that is not whole must not be published: what was written is read back and its clips opened."""
+        """A shard that is not whole must not be published: what was written is read back and its media opened."""
         if index["key"].to_pylist() != [sample.key for sample in row.samples]:
             raise CorruptObject(f"{row.shard}: written with other samples than planned")
         problems = problems_of_tar(tar, index)

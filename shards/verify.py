@@ -1,10 +1,11 @@
-"""What a checksum does not tell: whether a shard is the tar that its index describes, with clips that open."""
+"""What a checksum does not tell: whether a shard is the tar that its index describes, with media that open."""
 
 from __future__ import annotations
 
 import io
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import av
 import pyarrow as pa
@@ -29,7 +30,7 @@ def verify_shard(root: Root, shard: Shard) -> list[str]:
 
 
 def problems_of_tar(path: Path, index: pa.Table) -> list[str]:
-    """Where a tar is not what an index says, and which of its clips do not open."""
+    """Where a tar is not what an index says, and which of its clips, sounds and pictures do not open."""
     try:
         found = index_tar(path)
     except CorruptObject as error:
@@ -37,18 +38,23 @@ def problems_of_tar(path: Path, index: pa.Table) -> list[str]:
     if not found.equals(index):
         return ["the index describes another tar"]
     with tarfile.open(path, "r:") as tar:
-        clips = [member for member in tar if member.name.endswith(".mp4")]
-        return [problem for member in clips if (problem := _problem_of_clip(tar, member))]
+        media = [member for member in tar if member.name.endswith(tuple(_HOLDS))]
+        return [problem for member in media if (problem := _problem_of_member(tar, member))]
 
 
-def _problem_of_clip(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+_HOLDS: dict[str, Literal["video", "audio"]] = {".mp4": "video", ".m4a": "audio", ".jpg": "video"}
+"""What is decoded of a member to see that it opens: its first picture or its first packet of sound."""
+
+
+def _problem_of_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
     file = tar.extractfile(member)
     assert file is not None
+    holds = _HOLDS[f".{member.name.rpartition('.')[2]}"]
     try:
         with av.open(io.BytesIO(file.read()), "r") as container:
-            if not container.streams.video or not container.streams.video[0].frames:
-                return f"{member.name}: has no picture"
-            next(container.decode(video=0))
+            if not any(stream.type == holds for stream in container.streams):
+                return f"{member.name}: has no {'picture' if holds == 'video' else 'sound'}"
+            next(container.decode(**{holds: 0}))
     except (av.FFmpegError, StopIteration) as error:
         return f"{member.name}: does not open ({error})"
     return None

@@ -32,7 +32,8 @@ def along(duration: float, *, length: float, stride: float) -> list[tuple[float,
         return [(0.0, round(duration, 3))]
     count = 1 + math.ceil((duration - length) / stride)
     begins = [min(number * stride, duration - length) for number in range(count)]
-    return [(round(begin, 3), round(begin + length, 3)) for begin in begins]
+    # Two that begin in the same millisecond are one: their samples would have the same key.
+    return list(dict.fromkeys((round(begin, 3), round(begin + length, 3)) for begin in begins))
 
 
 def nearest(starts: Sequence[float], ends: Sequence[float], anchor: int, count: int) -> list[int]:

@@ -1,9 +1,11 @@
 """Write a shard: a plain tar that any WebDataset reader reads, and its index.
 
-    {key}.mp4   a clip
-    {key}.json  what is known about it, canonical: sorted keys, no spaces
+    {key}.mp4                 a clip                   {key}.m4a   its sound, of kind audio
+    {key}.jpg                 a picture, of kind image
+    {key}.0.jpg, {key}.1.jpg  pictures in the order of their `<image>` places, of kind document
+    {key}.json                what is known about it, canonical: sorted keys, no spaces
 
-The members of a sample lie beside each other, the JSON last; what else there is depends on the kind of the sample.
+The members of a sample lie beside each other, the JSON last.
 The bytes are a function of the samples alone: fixed order, time 0, no owner. The index is read off the finished tar,
 so it cannot say anything else than the tar does.
 """
@@ -24,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sayso.errors import CorruptObject
-from sayso.rows import PlannedSample
+from sayso.rows import PLACE, Candidate, PlannedSample, SampleKind
 from shards.cut import Clip
 
 FACTS = "json"
@@ -53,7 +55,7 @@ INDEX_SCHEMA = pa.schema(
 )
 """A row a sample, in the tar's order: its bytes lie in [offset, offset + bytes) of the tar, from the first member's
 data to the end of the last's. `extension` is a member's name behind the key and a dot; its offset is its data's, in the
-tar.
+tar. Of a document `video_id` is its id, and the times are 0.
 """
 
 
@@ -66,20 +68,37 @@ class Sample:
     """By extension, in the tar's order; "json" is the last."""
 
 
-def sample_of(planned: PlannedSample, clip: Clip) -> Sample:
-    """A planned sample and its clip as they go into the tar."""
-    facts = {
+def sample_of(planned: PlannedSample, clip: Clip, extension: str = "mp4") -> Sample:
+    """A planned sample of a video and its clip as they go into the tar."""
+    facts = _facts(planned, planned.candidates, clip.start, clip.end)
+    return Sample(planned.key, {extension: clip.data, FACTS: canonical_json(facts)})
+
+
+def sample_of_document(planned: PlannedSample, pictures: Sequence[bytes], kind: SampleKind) -> Sample:
+    """A planned sample of a document and its pictures as they go into the tar.
+
+    Of a captioned picture (kind image) the text is the caption, of a document it has a place for each picture.
+    """
+    (said,) = planned.candidates
+    if kind == "image":
+        said = said.model_copy(update={"text": said.text.replace(PLACE, "").strip()})
+    facts = {**_facts(planned, [said], planned.start, planned.end), "images": len(pictures)}
+    names = ["jpg"] if kind == "image" else [f"{number}.jpg" for number in range(len(pictures))]
+    return Sample(planned.key, {**dict(zip(names, pictures, strict=True)), FACTS: canonical_json(facts)})
+
+
+def _facts(planned: PlannedSample, candidates: Sequence[Candidate], begin: float, end: float) -> dict[str, Any]:
+    return {
         "video_id": planned.video_id,
         "start": planned.start,
         "end": planned.end,
-        "clip_start": clip.start,
-        "clip_end": clip.end,
-        "text": planned.candidates[0].text,
-        "language": planned.language,
+        "clip_start": begin,
+        "clip_end": end,
+        "text": candidates[0].text,
+        "language": planned.language or None,
         "task_id": planned.task_id,
-        "candidates": [candidate.model_dump() for candidate in planned.candidates],
+        "candidates": [candidate.model_dump() for candidate in candidates],
     }
-    return Sample(planned.key, {"mp4": clip.data, FACTS: canonical_json(facts)})
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:

@@ -4,4 +4,5 @@ folder.py     media files on this machine
 lists.py      text, CSV and Parquet lists of URLs
 feed.py       RSS and Atom feeds
 site.py       playlists, channels, pages and searches, through yt-dlp
+manifests.py  pictures with captions, sequences of pictures, interleaved pages; these are `Page` rows
 """
