@@ -9,7 +9,8 @@ import torch
 from pydantic import Field, model_validator
 
 from sayso.config import Settings
-from shards.decode import Crop, decode
+from shards.crop import Crop
+from shards.decode import decode
 from shards.library import RawSample
 from shards.order import uniforms
 
