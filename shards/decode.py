@@ -1,12 +1,13 @@
 """Pictures of a clip at given times, cut and scaled, by PyAV. Always by presentation time, never by frame number.
 
-    packets of the clip -> which of them are shown at the times -> only what those need is decoded
-    -> the part that is seen is cut out, scaled and converted, in this order: what is not seen costs nothing
+packets of the clip -> which of them are shown at the times -> only what those need is decoded
+-> the part that is seen is cut out, scaled and converted, in this order: what is not seen costs nothing
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ class _Cutter:
         """A picture -> its rows, uint8 (size, size * 3)."""
         self._graph.vpush(frame)
         (plane,) = self._graph.vpull().planes
-        rows: Pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows: Pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         return rows[:, : self._row_bytes]
 
 
@@ -105,13 +106,13 @@ def _shown(container: InputContainer, times: Sequence[float]) -> Iterator[tuple[
     codec = stream.codec_context
     codec.thread_count = 1
     assert stream.time_base is not None
-    ticks = [round((time + TOLERANCE_SECONDS) / stream.time_base) for time in times]
+    ticks = [math.floor((time + TOLERANCE_SECONDS) / stream.time_base) for time in times]
     packets = _packets(container, stream, ticks[0], ticks[-1])
     wanted = _wanted(packets, ticks)
     for stretch in _needed(packets, wanted):
         for packet in (*stretch, None):
             for frame in codec.decode(packet):
-                if frame.pts in wanted:
+                if frame.pts is not None and frame.pts in wanted:
                     yield frame, wanted[frame.pts]
         codec.flush_buffers()
 
