@@ -1,17 +1,32 @@
-"""From a sample as it was read to what a model takes of it."""
+"""From a sample as it was read to what a model takes of it.
+
+{key}.mp4             -> frames and sound
+{key}.m4a             -> sound
+{key}.jpg, {key}.0.jpg, {key}.1.jpg, ...  -> frames, one a picture
+{key}.json            -> narrations, and the times of all this
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from pydantic import Field, model_validator
 
 from sayso.config import Settings
-from shards.decode import Crop, decode
+from sayso.errors import ConfigError
+from shards.crop import Crop
+from shards.decode import Pixels, decode, opened
+from shards.decode_torchcodec import check_torchcodec, decode_torchcodec
 from shards.library import RawSample
 from shards.order import uniforms
+from shards.sound import SoundSettings, lengths, log_mel, waveform
+from shards.stills import stills
+
+_DECODERS = {"pyav": decode, "torchcodec": decode_torchcodec}
+_PLACE = "<image>"
+"""Where a picture stands in a document's text."""
 
 
 class Clip(TypedDict):
@@ -22,31 +37,51 @@ class Clip(TypedDict):
     start: float
     end: float
     frames: torch.Tensor
-    """uint8 (T, H, W, 3)"""
+    """uint8 (T, H, W, 3); of a document its pictures in order, of sound alone none: T is 0"""
     narrations: list[str]
     """K candidates, the anchor first; "" where one is missing"""
     narration_mask: torch.Tensor
     """bool (K,), True where a candidate is there"""
+    waveform: NotRequired[torch.Tensor]
+    """float32 (samples,), from `start` on; 0 where there is no sound"""
+    log_mel: NotRequired[torch.Tensor]
+    """float32 (mel_bins, columns), from `start` on"""
+    sound_mask: NotRequired[torch.Tensor]
+    """bool (samples,) or (columns,), True where there is sound"""
 
 
 class ClipSettings(Settings):
     """What is taken of a sample and how."""
 
-    frames: int = Field(32, ge=1, description="frames T of a clip")
+    frames: int = Field(32, ge=1, description="frames T of a clip; at most so many pictures of a document")
     fps: float = Field(10.0, gt=0, description="frames a second, by presentation time")
     size: int = Field(224, ge=1, description="side of the square crop, in px")
     short_side: int | None = Field(
         None, ge=1, description="short side before cropping, in px; 8/7 of size where not given"
     )
     candidates: int = Field(5, ge=1, description="narrations K in the bag of a clip")
-    crop: Literal["random", "center"] = Field("random", description="where the crop lies in the picture")
+    crop: Literal["random", "center", "resized"] = Field(
+        "random", description="where the crop lies in the picture; resized also draws its area and shape"
+    )
+    area: tuple[float, float] = Field((0.08, 1.0), description="shares of the picture that a resized crop may have")
+    aspect: tuple[float, float] = Field((0.75, 4 / 3), description="widths by heights that a resized crop may have")
     flip: bool = Field(True, description="mirror half of the clips")
     start: Literal["random", "center"] = Field("random", description="where the T frames lie in the window")
+    decoder: Literal["pyav", "torchcodec"] = Field(
+        "pyav", description="what decodes films; torchcodec has to be installed, with FFmpeg's shared libraries"
+    )
+    sound: SoundSettings = Field(SoundSettings(), description="what is taken of a clip's sound")
 
     @model_validator(mode="after")
     def _consistent(self) -> ClipSettings:
         if self.scaled_short_side < self.size:
             raise ValueError(f"short_side {self.scaled_short_side} is below the crop's size, {self.size}")
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"area {self.area} must be two rising shares of 1")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect {self.aspect} must be two rising numbers above 0")
+        if self.sound.form == "log_mel" and self.sound_seconds < self.sound.mel_window:
+            raise ValueError(f"sound.seconds {self.sound_seconds} is below sound.mel_window, {self.sound.mel_window}")
         return self
 
     @property
@@ -54,43 +89,109 @@ class ClipSettings(Settings):
         """The short side before cropping, in px."""
         return self.short_side or round(self.size * 8 / 7)
 
+    @property
+    def seconds(self) -> float:
+        """How long the frames of a clip last."""
+        return self.frames / self.fps
+
+    @property
+    def sound_seconds(self) -> float:
+        """How long the sound of a clip lasts."""
+        return self.sound.seconds or self.seconds
+
+
+def check_decoder(settings: ClipSettings) -> None:
+    """ConfigError with the fix where the decoder that is asked for is not installed."""
+    if settings.decoder == "torchcodec":
+        check_torchcodec()
+
 
 def make_clip(sample: RawSample, settings: ClipSettings, seed: str) -> Clip:
     """Decode a sample.
 
     What is random is drawn from (seed, the sample's key), not from a stream of numbers: what a clip looks like does
-    not depend on who reads it. Raises CorruptObject where the sample cannot be decoded.
+    not depend on who reads it. Raises CorruptObject where the sample cannot be decoded, and ConfigError where
+    nothing of it is asked for.
     """
-    start_at, x, y, flip = uniforms(f"{seed}:{sample.key}:augment", 4)
-    facts = sample.facts
-    start = _start(facts, settings, 0.5 if settings.start == "center" else start_at)
-    crop = Crop(
-        size=settings.size,
-        short_side=settings.scaled_short_side,
-        x=0.5 if settings.crop == "center" else x,
-        y=0.5 if settings.crop == "center" else y,
-        flip=settings.flip and flip < 0.5,
-    )
-    times = [start - facts["clip_start"] + i / settings.fps for i in range(settings.frames)]
-    frames = decode(sample.members["mp4"], times, crop)
+    start_at, *drawn = uniforms(f"{seed}:{sample.key}:augment", 4) + uniforms(f"{seed}:{sample.key}:shape", 2)
+    facts, members = sample.facts, sample.members
+    jpegs = _jpegs(members)[: settings.frames]
+    if settings.sound.form == "none" and not jpegs and "mp4" not in members:
+        raise ConfigError("sound.form: samples of this export have sound only; take waveform or log_mel")
+    lasts = settings.seconds if "mp4" in members else settings.sound_seconds
+    start = _start(facts, lasts, 0.5 if settings.start == "center" else start_at)
     texts = [candidate["text"] for candidate in facts["candidates"][: settings.candidates]]
     missing = settings.candidates - len(texts)
-    return Clip(
+    clip = Clip(
         key=sample.key,
         video_id=facts["video_id"],
         start=start,
-        end=min(start + settings.frames / settings.fps, facts["clip_end"]),
-        frames=torch.from_numpy(frames),
-        narrations=texts + [""] * missing,
+        end=min(start + lasts, facts["clip_end"]),
+        frames=torch.from_numpy(_frames(members, jpegs, start - facts["clip_start"], _crop(settings, drawn), settings)),
+        narrations=[_of_pictures(text, len(jpegs)) if jpegs else text for text in texts] + [""] * missing,
         narration_mask=torch.tensor([True] * len(texts) + [False] * missing),
+    )
+    if settings.sound.form != "none":
+        _add_sound(clip, members, start - facts["clip_start"], settings)
+    return clip
+
+
+def _start(facts: Mapping[str, Any], lasts: float, share: float) -> float:
+    """Where the frames, or sound alone, begin, in seconds of the source: at `share` of the room that the window leaves.
+
+    Where the window is shorter than they last they end with it, as far as the clip reaches back.
+    """
+    first = max(facts["start"], facts["clip_start"])
+    last = min(facts["end"], facts["clip_end"]) - lasts
+    return float(first + share * (last - first) if last > first else max(last, facts["clip_start"]))
+
+
+def _crop(settings: ClipSettings, drawn: Sequence[float]) -> Crop:
+    x, y, flip, area, aspect = drawn
+    centred = settings.crop == "center"
+    (least_area, most_area), (least_aspect, most_aspect) = settings.area, settings.aspect
+    return Crop(
+        size=settings.size,
+        short_side=settings.scaled_short_side,
+        x=0.5 if centred else x,
+        y=0.5 if centred else y,
+        flip=settings.flip and flip < 0.5,
+        area=least_area + area * (most_area - least_area) if settings.crop == "resized" else None,
+        aspect=least_aspect * (most_aspect / least_aspect) ** aspect,
     )
 
 
-def _start(facts: Mapping[str, Any], settings: ClipSettings, share: float) -> float:
-    """Where the T frames begin, in seconds of the source: at `share` of the room that the window leaves.
+def _jpegs(members: Mapping[str, bytes]) -> list[bytes]:
+    """The pictures that stand alone, in order: "jpg", or "0.jpg", ..., "9.jpg", "10.jpg", ..."""
+    named = [extension for extension in members if extension.endswith("jpg")]
+    return [members[extension] for extension in sorted(named, key=lambda name: (len(name), name))]
 
-    Where the window is shorter than the frames they end with it, as far as the clip reaches back.
-    """
-    first = max(facts["start"], facts["clip_start"])
-    last = min(facts["end"], facts["clip_end"]) - settings.frames / settings.fps
-    return float(first + share * (last - first) if last > first else max(last, facts["clip_start"]))
+
+def _frames(
+    members: Mapping[str, bytes], jpegs: Sequence[bytes], start: float, crop: Crop, settings: ClipSettings
+) -> Pixels:
+    if "mp4" not in members:
+        return stills(jpegs, crop)
+    times = [start + i / settings.fps for i in range(settings.frames)]
+    return _DECODERS[settings.decoder](members["mp4"], times, crop)
+
+
+def _of_pictures(text: str, count: int) -> str:
+    """A text up to the place of the first picture that is not among the `count` first."""
+    return _PLACE.join(text.split(_PLACE)[: count + 1])
+
+
+def _add_sound(clip: Clip, members: Mapping[str, bytes], start: float, settings: ClipSettings) -> None:
+    sound = settings.sound
+    samples = round(settings.sound_seconds * sound.rate)
+    data = members.get("mp4", members.get("m4a"))
+    wave, heard = torch.zeros(samples), torch.zeros(samples, dtype=torch.bool)
+    if data is not None:
+        with opened(data) as container:
+            wave, heard = waveform(container, start, samples, sound.rate)
+    if sound.form == "waveform":
+        clip["waveform"], clip["sound_mask"] = wave, heard
+    else:
+        _, hop = lengths(sound)
+        clip["log_mel"] = columns = log_mel(wave, sound)
+        clip["sound_mask"] = heard[::hop][: columns.shape[1]]

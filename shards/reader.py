@@ -25,7 +25,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sayso.errors import ConfigError, CorruptObject, InputError
 from sayso.storage import Storage
-from shards.clips import Clip, ClipSettings, make_clip
+from shards.clips import Clip, ClipSettings, check_decoder, make_clip
 from shards.library import Library, RawSample, read_manifest
 from shards.order import Order, uniforms
 
@@ -64,6 +64,7 @@ class ClipReader(IterableDataset[Clip]):
         Raises InputError where there is no export, no such split, or it has fewer samples than there are ranks.
         """
         assert 0 <= rank < world_size
+        check_decoder(settings)
         self.settings = settings
         self.seed, self.rank, self.world_size, self.batch_size = seed, rank, world_size, batch_size
         self._url, self._options = url, options

@@ -13,6 +13,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
 
 from sayso.ids import narration_id
 from sayso.root import Root
@@ -35,6 +37,17 @@ def _picture(number: int, width: int, height: int) -> np.ndarray[Any, np.dtype[n
     return picture
 
 
+def _beep(container: OutputContainer, sound: AudioStream, seconds: float) -> None:
+    """A tenth of a second at the beginning of each second."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    wave = (np.sin(2 * np.pi * 1000 * time) * (time % 1.0 < 0.1) * 0.5).astype(np.float32)
+    for first in range(0, len(wave), 1024):
+        piece = av.AudioFrame.from_ndarray(wave[None, first : first + 1024], format="fltp", layout="mono")
+        piece.sample_rate, piece.pts, piece.time_base = RATE, first, Fraction(1, RATE)
+        container.mux(sound.encode(piece))
+    container.mux(sound.encode())
+
+
 class Lab:
     """What the tests of shards make their small worlds with."""
 
@@ -53,15 +66,14 @@ class Lab:
                 frame.pts, frame.time_base = number, Fraction(1, 10)
                 container.mux(video.encode(frame))
             container.mux(video.encode())
-            if sound is None:
-                return
-            time = np.arange(round(seconds * RATE)) / RATE
-            wave = (np.sin(2 * np.pi * 1000 * time) * (time % 1.0 < 0.1) * 0.5).astype(np.float32)
-            for first in range(0, len(wave), 1024):
-                piece = av.AudioFrame.from_ndarray(wave[None, first : first + 1024], format="fltp", layout="mono")
-                piece.sample_rate, piece.pts, piece.time_base = RATE, first, Fraction(1, RATE)
-                container.mux(sound.encode(piece))
-            container.mux(sound.encode())
+            if sound is not None:
+                _beep(container, sound, seconds)
+
+    @staticmethod
+    def make_sound(path: Path, seconds: float) -> None:
+        """Beeps alone, AAC 16 kHz mono."""
+        with av.open(str(path), "w", format="mp4") as container:
+            _beep(container, container.add_stream("aac", rate=RATE, layout="mono"), seconds)
 
     @staticmethod
     def number(row: Sequence[int], left: int = 0) -> int:

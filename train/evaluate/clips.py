@@ -12,7 +12,8 @@ from torch import Tensor
 from sayso.errors import CorruptObject
 from sayso.root import Root
 from sayso.rows import Media
-from shards.decode import Crop, decode
+from shards.crop import Crop
+from shards.decode import decode
 from shards.reader import ClipReader, ReaderSettings
 from train.evaluate.pairs import Pair
 

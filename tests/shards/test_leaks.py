@@ -1,0 +1,51 @@
+"""A loader's worker decodes clip after clip and does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from shards.clips import ClipSettings, make_clip
+from shards.cut import Proxy
+from shards.library import RawSample
+from shards.sound import SoundSettings
+
+CLIPS, EVERY, WARM = 1500, 50, 500
+MOST_BYTES = 4 << 20
+"""What the worker may grow by in 1,000 clips: a hundredth of what losing one picture a clip would come to."""
+
+
+class Decoding(IterableDataset[float]):
+    """Decodes the same sample over and over, in another way each time, and says how large the process is."""
+
+    def __init__(self, sample: RawSample, settings: ClipSettings) -> None:
+        self._sample, self._settings = sample, settings
+
+    def __iter__(self) -> Iterator[float]:
+        torch.set_num_threads(1)
+        process = psutil.Process()
+        for number in range(CLIPS):
+            clip = make_clip(self._sample, self._settings, f"{number}")
+            assert clip["sound_mask"].all()
+            if number % EVERY == 0:
+                yield float(process.memory_info().rss)
+
+
+@pytest.mark.parametrize("form", ["waveform", "log_mel"])
+def test_a_worker_does_not_grow(proxy: Path, form: Literal["waveform", "log_mel"]) -> None:
+    with Proxy(proxy) as source:
+        clip = source.cut(2, 5)
+    said = {"narration_id": "n", "start": 2.0, "end": 4.9, "text": "a beep"}
+    facts = {"video_id": "v", "start": 2.0, "end": 4.9, "clip_start": clip.start, "clip_end": clip.end}
+    sample = RawSample("key", {"mp4": clip.data}, {**facts, "candidates": [said]})
+    settings = ClipSettings(frames=8, size=64, crop="resized", sound=SoundSettings(form=form, rate=8000))
+    loader = DataLoader(Decoding(sample, settings), batch_size=None, num_workers=1)
+    sizes = list(loader)[WARM // EVERY :]
+    half = len(sizes) // 2
+    assert max(sizes[half:]) - max(sizes[:half]) < MOST_BYTES
