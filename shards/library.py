@@ -18,65 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sayso.errors import CorruptObject, InputError
+from sayso.errors import CorruptObject
 from sayso.storage import Storage
-from shards.manifest import FORMAT, NAME
+from shards.contents import Manifest
 from shards.order import Ints
-
-
-@dataclass(frozen=True)
-class ShardFiles:
-    """The objects of a shard, relative to the export."""
-
-    tar: str
-    index: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """One split of an export. `shared` gives the videos that lie in several shards: [(shard, samples), ...]."""
-
-    files: list[ShardFiles]
-    samples: Ints
-    videos: Ints
-    shared: dict[str, list[tuple[int, int]]]
-
-    def owned(self) -> Ints:
-        """Videos of each shard, one that lies in several counted in the first of them only."""
-        owned = self.videos.copy()
-        for places in self.shared.values():
-            for shard, _ in places[1:]:
-                owned[shard] -= 1
-        return owned
-
-
-def read_manifest(storage: Storage, split: str) -> Manifest:
-    """The manifest of a split. InputError where there is no export or no such split."""
-    try:
-        data = json.loads(storage.read(NAME))
-    except FileNotFoundError:
-        raise InputError(
-            f"{storage.url}: no {NAME} here; give <root>/shards/<export>, `sayso shard` makes it"
-        ) from None
-    except json.JSONDecodeError:
-        raise InputError(f"{storage.url}/{NAME}: not JSON; `sayso shard` writes it anew") from None
-    if data.get("format") != FORMAT:
-        raise InputError(f"{storage.url}/{NAME}: format {data.get('format')}, this sayso reads {FORMAT}")
-    entries = [entry for entry in data["shards"] if entry["split"] == split]
-    if not entries:
-        raise InputError(f"{storage.url}: no split {split!r} (there are: {', '.join(data['splits']) or 'none'})")
-    number = {entry["shard"]: i for i, entry in enumerate(entries)}
-    shared = {
-        video: [(number[shard], samples) for shard, samples in places]
-        for video, places in data["shared"].items()
-        if places[0][0] in number
-    }
-    return Manifest(
-        files=[ShardFiles(entry["tar"], entry["index"]) for entry in entries],
-        samples=np.array([entry["samples"] for entry in entries], dtype=np.int64),
-        videos=np.array([entry["videos"] for entry in entries], dtype=np.int64),
-        shared=shared,
-    )
 
 
 @dataclass(frozen=True)
@@ -126,7 +71,7 @@ class Library:
         return self._indexes[shard]
 
     def _read_index(self, shard: int) -> ShardIndex:
-        key = self._manifest.files[shard].index
+        key = self._manifest.index(shard)
         try:
             table = pq.read_table(pa.BufferReader(self._storage.read(key)))
         except FileNotFoundError:
@@ -142,12 +87,16 @@ class Library:
         index = self.index(shard)
         if shard not in self._owned:
             shared = self._manifest.shared
-            self._owned[shard] = [v for v in index.rows_of_video if v not in shared or shared[v][0][0] == shard]
+            elsewhere = {v for v, number in shared.of_shard(shard).items() if shared.places(number)[0][0] != shard}
+            self._owned[shard] = [v for v in index.rows_of_video if v not in elsewhere]
         return self._owned[shard]
 
     def clip_of_video(self, shard: int, video: str, share: float) -> tuple[int, int]:
         """The clip at `share` in [0, 1) of a video's clips, over all shards that hold it: (shard, row)."""
-        places = self._manifest.shared.get(video) or [(shard, len(self.index(shard).rows_of_video[video]))]
+        shared = self._manifest.shared
+        number_of = shared.of_shard(shard).get(video)
+        own = len(self.index(shard).rows_of_video[video])
+        places = [(shard, own)] if number_of is None else shared.places(number_of)
         number = int(share * sum(samples for _, samples in places))
         for place, samples in places:
             if number < samples:
@@ -157,13 +106,13 @@ class Library:
 
     def video_ids(self) -> Iterator[str]:
         """All videos of the split; reads every index."""
-        for shard in range(len(self._manifest.files)):
+        for shard in range(len(self._manifest.samples)):
             yield from self.owned_videos(shard)
 
     def read(self, shard: int, row: int) -> RawSample:
         """One sample, by one range read. CorruptObject where its bytes are not those that were indexed."""
         at = self.index(shard).row(row)
-        tar, begin = self._manifest.files[shard].tar, at["offset"]
+        tar, begin = self._manifest.tar(shard), at["offset"]
         data = self._range(tar, begin, begin + at["bytes"])
         members = {}
         for member in at["members"]:

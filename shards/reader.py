@@ -26,7 +26,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from sayso.errors import ConfigError, CorruptObject, InputError
 from sayso.storage import Storage
 from shards.clips import Clip, ClipSettings, make_clip
-from shards.library import Library, RawSample, read_manifest
+from shards.contents import read_manifest
+from shards.library import Library, RawSample
 from shards.order import Order, uniforms
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class ClipReader(IterableDataset[Clip]):
         self.seed, self.rank, self.world_size, self.batch_size = seed, rank, world_size, batch_size
         self._url, self._options = url, options
         self._manifest = read_manifest(Storage(url, options), split)
-        self._sizes = self._manifest.owned() if settings.per_video else self._manifest.samples
+        self._sizes = self._manifest.owned if settings.per_video else self._manifest.samples
         if self.samples < world_size:
             raise InputError(f"{url}: split {split!r} has {self.samples} samples for {world_size} ranks; use fewer")
         # In shared memory, so that loader workers that outlive an epoch see the next one.
