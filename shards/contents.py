@@ -1,4 +1,4 @@
-"""What an export consists of, as a reader sees it: one Parquet object with a row a shard, read without one of Python each.
+"""What an export consists of, as a reader sees it: one Parquet object with a row a shard, read as columns.
 
     manifest.parquet   shard, split, samples, videos, seconds, bytes, sha256, index_bytes, index_sha256, shared
     {shard}.tar, {shard}.index.parquet
