@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import zlib
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -12,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sayso.errors import CorruptObject
 from sayso.storage import Storage
 from shards.broken import BrokenSample
-from shards.contents import Manifest
+from shards.contents import Manifest, SharedVideos
 from shards.order import Ints
 from shards.tars import Tars
 
@@ -55,8 +55,8 @@ class ShardIndex:
         self._begins = table["offset"].to_numpy()
         self._ends = self._begins + table["bytes"].to_numpy()
         members = table["members"].combine_chunks()
-        self._first = np.concatenate([[0], np.cumsum(pc.list_value_length(members).to_numpy(zero_copy_only=False))])
-        flat = members.flatten()
+        self._first = members.offsets.to_numpy().astype(np.int64)
+        flat = members.values
         extensions = flat.field("extension").dictionary_encode()
         self._names = extensions.dictionary.to_pylist()
         self._extensions = extensions.indices.to_numpy()
@@ -79,10 +79,9 @@ class ShardIndex:
 
     def _repeated(self) -> frozenset[int]:
         """The rows whose key an earlier row has."""
-        if pc.count_distinct(self._keys).as_py() == len(self._keys):
-            return frozenset()
-        _, firsts = np.unique(self._keys.to_numpy(zero_copy_only=False).astype(np.str_), return_index=True)
-        return frozenset(range(len(self._keys))) - frozenset(firsts.tolist())
+        first: dict[str, int] = {}
+        keys = self._keys.to_pylist()
+        return frozenset(row for row, key in enumerate(keys) if first.setdefault(key, row) != row)
 
     @cached_property
     def rows_of_video(self) -> dict[str, Ints]:
@@ -173,22 +172,25 @@ class Library:
         """The videos that are counted in a shard, sorted. BrokenSample where the manifest counts others."""
         index = self.index(shard)
         if shard not in self._owned:
-            shared = self.manifest.shared
-            elsewhere = {v for v, number in shared.of_shard(shard).items() if shared.places(number)[0][0] != shard}
-            owned = [video for video in index.rows_of_video if video not in elsewhere]
+            shared = self._shared
+            elsewhere = {place for place, of in shared.of_shard(shard).items() if shared.places(of)[0][0] != shard}
+            owned = [video for place, video in enumerate(index.rows_of_video) if place not in elsewhere]
             if len(owned) != self.manifest.owned[shard]:
                 key = self.manifest.index(shard)
                 raise BrokenSample("bad_index", f"{key}: {len(owned)} videos, not {self.manifest.owned[shard]}")
             self._owned[shard] = owned
         return self._owned[shard]
 
+    @property
+    def _shared(self) -> SharedVideos:
+        assert self.manifest.shared is not None, "read without"
+        return self.manifest.shared
+
     def clip_of_video(self, shard: int, video: str, share: float) -> tuple[int, int]:
         """The clip at `share` in [0, 1) of a video's clips, over all shards that hold it: (shard, row)."""
-        number_of = self.manifest.shared.of_shard(shard).get(video)
-        if number_of is None:
-            places = [(shard, len(self.index(shard).rows_of_video[video]))]
-        else:
-            places = self.manifest.shared.places(number_of)
+        own = self.index(shard).rows_of_video
+        number_of = self._shared.of_shard(shard).get(bisect_left(list(own), video))
+        places = [(shard, len(own[video]))] if number_of is None else self._shared.places(number_of)
         number = int(share * sum(samples for _, samples in places))
         for place, samples in places:
             if number < samples:
@@ -204,8 +206,11 @@ class Library:
 
     def video_ids(self) -> Iterator[str]:
         """All videos of the split; reads every index."""
+        seen: set[str] = set()
         for shard in range(len(self.manifest.samples)):
-            yield from self.owned_videos(shard)
+            new = self.index(shard).rows_of_video.keys() - seen
+            seen |= new
+            yield from new
 
     def read(self, shard: int, row: int) -> RawSample:
         """One sample. BrokenSample where it cannot be had, or its bytes are not those that were indexed."""

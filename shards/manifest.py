@@ -23,7 +23,7 @@ from sayso.errors import InputError
 from sayso.root import Root
 from sayso.rows import Shard, StoredObject
 from sayso.storage import Storage
-from shards.contents import FACTS, FORMAT, NAME, SCHEMA, SUMMARY
+from shards.contents import FACTS, FORMAT, NAME, ROWS, SCHEMA, SUMMARY
 
 
 def publish_manifest(root: Root, export: str) -> list[StoredObject]:
@@ -39,7 +39,7 @@ def manifest_objects(root: Root, export: str) -> dict[str, bytes]:
 
     Raises InputError where the export has no shards.
     """
-    shards = sorted(root.table(Shard).rows(export=export), key=lambda shard: shard.shard)
+    shards = sorted(root.table(Shard).rows(export=export), key=lambda shard: (shard.split, shard.shard))
     if not shards:
         raise InputError(f"export {export!r} has no shards; `sayso shard` makes them")
     splits = sorted({shard.split for shard in shards})
@@ -57,10 +57,10 @@ def manifest_objects(root: Root, export: str) -> dict[str, bytes]:
 
 
 def table_bytes(table: pa.Table, facts: dict[str, Any]) -> bytes:
-    """A table of SCHEMA and the summary, as they are stored for readers."""
+    """A table of SCHEMA, by split and shard, and the summary, as they are stored for readers."""
     stored = table.replace_schema_metadata({FACTS: json.dumps(facts, sort_keys=True)})
     buffer = io.BytesIO()
-    pq.write_table(stored, buffer, compression="zstd")
+    pq.write_table(stored, buffer, compression="zstd", row_group_size=ROWS)
     return buffer.getvalue()
 
 
@@ -90,16 +90,16 @@ def _row(shard: Shard) -> dict[str, Any]:
     }
 
 
-def _shared(storage: Storage, shards: Sequence[Shard]) -> dict[str, list[dict[str, Any]]]:
-    """Of each shard the videos with samples in other shards too, sorted: their samples here, and their number."""
+def _shared(storage: Storage, shards: Sequence[Shard]) -> dict[str, list[dict[str, int]]]:
+    """The column `shared` of the shards that have such videos."""
     times = Counter(video for shard in shards for video in shard.video_ids)
     numbers = {video: number for number, video in enumerate(video for video in sorted(times) if times[video] > 1)}
     shared = {}
     for shard in shards:
-        own = sorted(video for video in shard.video_ids if video in numbers)
+        own = [(place, video) for place, video in enumerate(sorted(shard.video_ids)) if video in numbers]
         if own:
             samples = _samples_of_videos(storage, shard)
-            shared[shard.shard] = [{"video_id": v, "samples": samples[v], "number": numbers[v]} for v in own]
+            shared[shard.shard] = [{"place": place, "samples": samples[v], "number": numbers[v]} for place, v in own]
     return shared
 
 

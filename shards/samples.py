@@ -102,7 +102,9 @@ class Samples:
         """
         self.sources, self.settings, self.seed, self.share = list(sources), settings, seed, share
         self._options = options
-        self.manifests = [read_manifest(Storage(source.url, options), source.split) for source in sources]
+        self.manifests = [
+            read_manifest(Storage(source.url, options), source.split, shared=settings.per_video) for source in sources
+        ]
         self._sizes = [found.owned if settings.per_video else found.samples for found in self.manifests]
         self._totals = [int(sizes.sum()) for sizes in self._sizes]
         self._mix = Mix([source.weight for source in sources], seed=seed)

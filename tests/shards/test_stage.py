@@ -191,7 +191,7 @@ def test_the_manifest_names_videos_that_lie_in_several_shards(lab: Lab, root: Ro
     table = pq.read_table(io.BytesIO(root.storage.read("shards/clips/manifest.parquet")))
     assert [name.rpartition("-")[2] for name in table["shard"].to_pylist()] == ["000000", "000001"]
     assert table["shared"].to_pylist() == [
-        [{"video_id": IDS[0], "samples": samples, "number": 0}] for samples in (4, 2)
+        [{"place": 0, "samples": samples, "number": 0}] for samples in (4, 2)
     ]
 
 
