@@ -2,7 +2,7 @@
 
     FOLDER/<name>            a whole object; its time of change is when it was last opened for reading
     FOLDER/<name>.partial    one that is being fetched, of its full size from the start, locked by who fetches it
-    FOLDER/lock              held while room is made
+    FOLDER/lock              held while room is made, and while anything is moved or removed
 
 An object is written beside its place and moved there, so nobody sees a half. Room is made before an object is fetched,
 least recently used first; what is being fetched counts in full, so the limit holds at every moment. Whoever still
@@ -49,7 +49,8 @@ class Cache:
 
     def drop(self, name: str) -> None:
         """Forget an object."""
-        (self.folder / name).unlink(missing_ok=True)
+        with self._locked():
+            (self.folder / name).unlink(missing_ok=True)
 
     def fetch(self, name: str, size: int, write: Callable[[BinaryIO], bool]) -> bool:
         """Put an object of `size` bytes here, unless it is: `write` writes it to a file. Whether it is here now.
@@ -68,10 +69,12 @@ class Cache:
                     if not (self._reserve(file, size) and write(file) and file.tell() == size):
                         return False
                     file.flush()
-                partial.replace(self.folder / name)
+                with self._locked():
+                    partial.replace(self.folder / name)
                 return True
             finally:
-                partial.unlink(missing_ok=True)
+                with self._locked():
+                    partial.unlink(missing_ok=True)
 
     def _reserve(self, file: BinaryIO, size: int) -> bool:
         """Give a file its full size, if there is or can be made room for it."""

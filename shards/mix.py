@@ -1,9 +1,8 @@
 """Several exports read as one: which of them each position takes, in exact proportion to their weights.
 
-Positions are counted over all epochs, from 0. Every block of them holds its share of each source, to within one
-sample of the weights' exact proportion, and so does everything up to a block's end; within a block the sources are
-permuted. A source's own samples are numbered on without end, so that it goes through its own epochs at its own pace.
-Nothing is remembered: position -> (source, number) is arithmetic. One export is a mix of one.
+Positions are counted over all epochs, from 0. Every block of them holds exactly its share of each source; within a
+block the sources are permuted. A source's own samples are numbered on without end, so that it goes through its own
+epochs at its own pace. Nothing is remembered: position -> (source, number) is arithmetic. One export is a mix of one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import accumulate, pairwise
 
 import numpy as np
 from pydantic import Field
@@ -22,7 +20,8 @@ from sayso.errors import ConfigError
 from shards.order import Ints, permutation
 
 _BLOCK = 1024
-_LARGEST_BLOCK = 1 << 20
+# Weights whose whole proportions are larger than this are rounded to parts of it.
+_FINEST = 1 << 16
 _BLOCKS_KEPT = 2
 
 
@@ -39,22 +38,12 @@ class Mix:
 
     def __init__(self, weights: Sequence[float], *, seed: int) -> None:
         """ConfigError where the weights lie too far apart."""
-        shares = [Fraction(str(weight)) for weight in weights]
-        self._bounds = [Fraction(0), *(bound / sum(shares) for bound in accumulate(shares))]
-        # So large that the least source is in every block, whatever is rounded.
-        self.block = max(_BLOCK, math.ceil(2 * sum(shares) / min(shares)))
-        if self.block > _LARGEST_BLOCK:
-            raise ConfigError(
-                f"the weights {', '.join(map(str, weights))} lie too far apart to be mixed exactly; "
-                f"give each at least 1/{_LARGEST_BLOCK // 2} of their sum"
-            )
+        shares = _whole(weights)
+        # Of every source as many whole times its share as make a block of about _BLOCK positions.
+        self.counts = [max(1, _BLOCK // sum(shares)) * share for share in shares]
+        self.block = sum(self.counts)
         self._seed = seed
         self._blocks: OrderedDict[int, tuple[Ints, Ints]] = OrderedDict()
-
-    def before(self, position: int) -> list[int]:
-        """Of each source, the samples that come before a position at which a block begins."""
-        assert position % self.block == 0
-        return [after - before for before, after in pairwise(int(bound * position) for bound in self._bounds)]
 
     def take(self, positions: Ints) -> tuple[Ints, Ints]:
         """The sources at positions, and the samples' numbers in them."""
@@ -75,12 +64,25 @@ class Mix:
         return self._blocks[block]
 
     def _draw(self, block: int) -> tuple[Ints, Ints]:
-        begin = block * self.block
-        before, after = self.before(begin), self.before(begin + self.block)
-        counts = [last - first for first, last in zip(before, after, strict=True)]
-        in_turn = np.repeat(np.arange(len(counts)), counts)
+        in_turn = np.repeat(np.arange(len(self.counts)), self.counts)
         sources = in_turn[permutation(f"{self._seed}:mix:{block}", self.block)]
         numbers = np.empty_like(sources)
-        for source, (first, last) in enumerate(zip(before, after, strict=True)):
-            numbers[sources == source] = np.arange(first, last)
+        for source, count in enumerate(self.counts):
+            numbers[sources == source] = np.arange(block * count, (block + 1) * count)
         return sources, numbers
+
+
+def _whole(weights: Sequence[float]) -> list[int]:
+    """Weights as whole numbers in the same proportion, or as nearly as 1/_FINEST of their sum."""
+    exact = [Fraction(str(weight)) for weight in weights]
+    scale = math.lcm(*(weight.denominator for weight in exact))
+    shares = [int(weight * scale) for weight in exact]
+    shares = [share // math.gcd(*shares) for share in shares]
+    if sum(shares) > _FINEST:
+        shares = [round(_FINEST * share / sum(shares)) for share in shares]
+    if not all(shares):
+        raise ConfigError(
+            f"the weights {', '.join(map(str, weights))} lie too far apart to be mixed exactly; "
+            f"give each at least 1/{_FINEST} of their sum"
+        )
+    return shares

@@ -23,6 +23,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from sayso.errors import ConfigError, InputError
+from sayso.patience import PATIENCE, Patience
 from shards.broken import KINDS, Kind
 from shards.clips import Clip, ClipSettings, make_clip
 from shards.library import RawSample
@@ -54,20 +55,20 @@ class ClipReader(IterableDataset[Clip]):
         world_size: int = 1,
         batch_size: int = 1,
         options: dict[str, Any] | None = None,
+        patience: Patience = PATIENCE,
     ) -> None:
         """`data` is <root>/shards/<export>, any fsspec URL, of which `split` is read, or the sources of a mix.
 
-        `options` go to the file systems. Raises InputError where there is no export, no such split, or it has fewer
-        samples than there are ranks.
+        `options` go to the file systems; a remote store that fails is put up with for as long as `patience` says.
+        Raises InputError where there is no export, no such split, or it has fewer samples than there are ranks.
         """
         assert 0 <= rank < world_size
         sources = [Source(url=data, split=split)] if isinstance(data, str) else data
         self.settings = settings
         self.seed, self.rank, self.world_size, self.batch_size = seed, rank, world_size, batch_size
         self._named = " and ".join(f"{source.url} ({source.split})" for source in sources)
-        self._samples = Samples(
-            sources, settings, seed=seed, share=min(1.0, _ranks_here() / world_size), options=options
-        )
+        share = min(1.0, _ranks_here() / world_size)
+        self._samples = Samples(sources, settings, seed=seed, share=share, options=options, patience=patience)
         if self.samples < world_size:
             raise InputError(f"{self._named} has {self.samples} samples for {world_size} ranks; use fewer")
         # In shared memory, so that loader workers that outlive an epoch see the next one.

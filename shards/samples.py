@@ -25,6 +25,7 @@ from pydantic import Field
 
 from sayso.config import Settings
 from sayso.errors import CorruptObject
+from sayso.patience import PATIENCE, Patience
 from sayso.storage import Storage
 from shards.broken import Kind, kind_of
 from shards.cache import Cache
@@ -95,15 +96,18 @@ class Samples:
         seed: int,
         share: float = 1.0,
         options: dict[str, Any] | None = None,
+        patience: Patience = PATIENCE,
     ) -> None:
         """`share` is the part of all samples that is read on this machine; `options` go to the file systems.
 
         Raises InputError where there is no export or no such split.
         """
         self.sources, self.settings, self.seed, self.share = list(sources), settings, seed, share
-        self._options = options
+        # Cheap to pickle; each process opens its own file systems.
+        self._storages = [Storage(source.url, options, patience) for source in sources]
         self.manifests = [
-            read_manifest(Storage(source.url, options), source.split, shared=settings.per_video) for source in sources
+            read_manifest(storage, source.split, shared=settings.per_video)
+            for storage, source in zip(self._storages, sources, strict=True)
         ]
         self._sizes = [found.owned if settings.per_video else found.samples for found in self.manifests]
         self._totals = [int(sizes.sum()) for sizes in self._sizes]
@@ -253,21 +257,16 @@ class Samples:
     def _opened_here(self) -> _Opened:
         """What this process has open: file systems and threads do not survive a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), _Opened(self.sources, self.manifests, self.settings, self._options)
+            self._opened = os.getpid(), _Opened(self._storages, self.manifests, self.settings)
         return self._opened[1]
 
 
 class _Opened:
     """The libraries of all sources, in one process."""
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        manifests: Sequence[Manifest],
-        settings: ReadSettings,
-        options: dict[str, Any] | None,
-    ) -> None:
-        storages = [Storage(source.url, options) for source in sources]
+    def __init__(self, storages: Sequence[Storage], manifests: Sequence[Manifest], settings: ReadSettings) -> None:
+        # Made anew: those of the process that this one was forked from do not work here.
+        storages = [Storage(storage.url, storage.options, storage.patience) for storage in storages]
         self.remote = not all(storage.is_local for storage in storages)
         self.caching = self.remote and settings.cache_bytes > 0
         cache = Cache(settings.cache_place, settings.cache_bytes) if self.caching else None

@@ -190,9 +190,7 @@ def test_the_manifest_names_videos_that_lie_in_several_shards(lab: Lab, root: Ro
     lab.make_shards(root, SETTINGS.model_copy(update={"samples_per_shard": 4}))
     table = pq.read_table(io.BytesIO(root.storage.read("shards/clips/manifest.parquet")))
     assert [name.rpartition("-")[2] for name in table["shard"].to_pylist()] == ["000000", "000001"]
-    assert table["shared"].to_pylist() == [
-        [{"place": 0, "samples": samples, "number": 0}] for samples in (4, 2)
-    ]
+    assert table["shared"].to_pylist() == [[{"place": 0, "samples": samples, "number": 0}] for samples in (4, 2)]
 
 
 def test_a_split_of_other_content_has_another_digest(lab: Lab, proxy: Path, tmp_path: Path) -> None:
