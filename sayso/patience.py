@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pyarrow as pa
-from deltalake.exceptions import DeltaError
 from fsspec.utils import get_protocol
 
 from sayso.errors import StorageError
@@ -55,12 +54,15 @@ def ride_out(call: Callable[[], T], url: str, patience: Patience = PATIENCE) -> 
     """
     if get_protocol(url) in ("file", "local"):
         return call()
+    # Readers of shards, which have no tables, do without the 20 MB that this takes.
+    from deltalake.exceptions import DeltaError
+
     started = time.monotonic()
     for attempt in itertools.count(1):
         try:
             return call()
         except (OSError, DeltaError, pa.ArrowException, StorageError) as error:
-            if not _of_a_store(error):
+            if not (type(error) is DeltaError or _of_a_store(error)):
                 raise
             seconds, wait = time.monotonic() - started, patience.wait(attempt)
             if attempt >= patience.attempts and seconds + wait > patience.seconds:
@@ -73,7 +75,7 @@ def _of_a_store(error: Exception) -> bool:
     """Whether this is raised about a table where its store fails."""
     if isinstance(error, OSError):
         return error.errno is None
-    return isinstance(error, pa.ArrowException | StorageError) or type(error) is DeltaError
+    return isinstance(error, pa.ArrowException | StorageError)
 
 
 def table_options(options: dict[str, Any], patience: Patience = PATIENCE) -> dict[str, str]:

@@ -4,6 +4,7 @@ transient     5xx, throttling, no connection, time-outs, dropped connections, sh
               growing waits with jitter, and StorageError once the patience is over
 refused       no keys, wrong keys, no right, no bucket: RootError at once, with the fix
 full          the store has no room left: NoSpace at once
+too short     bytes were asked for that an object does not have: CorruptObject at once
 anything else StorageError at once; FileNotFoundError stays what it is
 """
 
@@ -19,7 +20,7 @@ import aiohttp
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from sayso.errors import NoSpace, RootError, StorageError
+from sayso.errors import CorruptObject, NoSpace, RootError, StorageError
 from sayso.patience import PATIENCE, Patience, words
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ _FULL_CODES = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", 
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _LASTING_STATUSES = frozenset({501, 505, 507})
 _INSUFFICIENT_STORAGE = 507
+_NO_SUCH_RANGE = 416
 _FORBIDDEN = frozenset({401, 403})
 _TRANSIENT_NUMBERS = frozenset({
     errno.EBUSY, errno.EREMOTEIO, errno.EPIPE, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH,
@@ -132,6 +134,8 @@ def translated(error: Exception, where: str, attempts: int = 1, seconds: float =
         return RootError(f"{where}: not a URL of an object store; give s3://bucket/prefix")
     if isinstance(error, FileNotFoundError):
         return error
+    if status == _NO_SUCH_RANGE:
+        return CorruptObject(f"{where}: shorter than it should be")
     if status == _INSUFFICIENT_STORAGE or code in _FULL_CODES or getattr(error, "errno", None) in _FULL_NUMBERS:
         return NoSpace(f"no space left on {where}: free some and run the same command again")
     if isinstance(error, PermissionError) or status in _FORBIDDEN:

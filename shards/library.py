@@ -1,184 +1,224 @@
-"""What a reader knows of an export: its manifest, and the indexes of the shards in use. Plain files, no tables.
-
-Any sample is one range read: its clip and its JSON lie side by side in the tar.
-"""
+"""Reads samples of a split by their places: the indexes of the shards in use, and one range of a tar a sample."""
 
 from __future__ import annotations
 
 import json
+import threading
 import zlib
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sayso.errors import CorruptObject, InputError
+from sayso.errors import CorruptObject
 from sayso.storage import Storage
-from shards.manifest import FORMAT, NAME
+from shards.broken import BrokenSample
+from shards.contents import Manifest, SharedVideos
 from shards.order import Ints
+from shards.tars import Tars
+
+_FACTS = "json"
+_COLUMNS = ["key", "video_id", "offset", "bytes", "members"]
 
 
-@dataclass(frozen=True)
-class ShardFiles:
-    """The objects of a shard, relative to the export."""
-
-    tar: str
-    index: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """One split of an export. `shared` gives the videos that lie in several shards: [(shard, samples), ...]."""
-
-    files: list[ShardFiles]
-    samples: Ints
-    videos: Ints
-    shared: dict[str, list[tuple[int, int]]]
-
-    def owned(self) -> Ints:
-        """Videos of each shard, one that lies in several counted in the first of them only."""
-        owned = self.videos.copy()
-        for places in self.shared.values():
-            for shard, _ in places[1:]:
-                owned[shard] -= 1
-        return owned
-
-
-def read_manifest(storage: Storage, split: str) -> Manifest:
-    """The manifest of a split. InputError where there is no export or no such split."""
-    try:
-        data = json.loads(storage.read(NAME))
-    except FileNotFoundError:
-        raise InputError(
-            f"{storage.url}: no {NAME} here; give <root>/shards/<export>, `sayso shard` makes it"
-        ) from None
-    except json.JSONDecodeError:
-        raise InputError(f"{storage.url}/{NAME}: not JSON; `sayso shard` writes it anew") from None
-    if data.get("format") != FORMAT:
-        raise InputError(f"{storage.url}/{NAME}: format {data.get('format')}, this sayso reads {FORMAT}")
-    entries = [entry for entry in data["shards"] if entry["split"] == split]
-    if not entries:
-        raise InputError(f"{storage.url}: no split {split!r} (there are: {', '.join(data['splits']) or 'none'})")
-    number = {entry["shard"]: i for i, entry in enumerate(entries)}
-    shared = {
-        video: [(number[shard], samples) for shard, samples in places]
-        for video, places in data["shared"].items()
-        if places[0][0] in number
-    }
-    return Manifest(
-        files=[ShardFiles(entry["tar"], entry["index"]) for entry in entries],
-        samples=np.array([entry["samples"] for entry in entries], dtype=np.int64),
-        videos=np.array([entry["videos"] for entry in entries], dtype=np.int64),
-        shared=shared,
-    )
-
-
-@dataclass(frozen=True)
 class RawSample:
-    """A sample as it was read: its files by extension ("mp4", "jpg", ...), and its JSON, parsed."""
+    """A sample as it was read: its key, its files by extension ("mp4", "jpg", ...), and its JSON as `facts`."""
 
-    key: str
-    members: Mapping[str, bytes]
-    facts: dict[str, Any]
+    def __init__(self, key: str, members: Mapping[str, bytes], facts: dict[str, Any] | bytes) -> None:
+        """`facts` given as text are parsed when they are first asked for."""
+        self.key, self.members = key, members
+        self._facts = facts
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the sample. BrokenSample where it is not JSON."""
+        if isinstance(self._facts, bytes):
+            try:
+                self._facts = dict(json.loads(self._facts))
+            except ValueError:
+                raise BrokenSample("bad_json", f"sample {self.key}: its facts are not JSON") from None
+        return self._facts
 
 
 class ShardIndex:
-    """The index of one shard in memory."""
+    """The index of one shard in memory, as columns."""
 
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
+    def __init__(self, table: pa.Table, tar_bytes: int) -> None:
+        """Raises KeyError, ValueError or an error of Arrow where it is not the index of a tar of so many bytes."""
+        table = table.combine_chunks()
+        self._keys, self._videos = table["key"].combine_chunks(), table["video_id"].combine_chunks()
+        self._begins = table["offset"].to_numpy()
+        self._ends = self._begins + table["bytes"].to_numpy()
+        members = table["members"].combine_chunks()
+        self._first = members.offsets.to_numpy().astype(np.int64)
+        flat = members.values
+        extensions = flat.field("extension").dictionary_encode()
+        self._names = extensions.dictionary.to_pylist()
+        self._extensions = extensions.indices.to_numpy()
+        self._offsets, self._sizes = flat.field("offset").to_numpy(), flat.field("bytes").to_numpy()
+        self._crcs = flat.field("crc32").to_numpy()
+        self._check(tar_bytes)
+        self._twice = self._repeated()
+
+    def _check(self, tar_bytes: int) -> None:
+        of_row = np.repeat(np.arange(len(self._begins)), np.diff(self._first))
+        fits = [
+            (self._begins >= 0).all(),
+            (self._ends <= tar_bytes).all(),
+            (self._sizes >= 0).all(),
+            (self._offsets >= self._begins[of_row]).all(),
+            (self._offsets + self._sizes <= self._ends[of_row]).all(),
+        ]
+        if not all(fits):
+            raise ValueError("places outside the tar")
+
+    def _repeated(self) -> frozenset[int]:
+        """The rows whose key an earlier row has."""
+        first: dict[str, int] = {}
+        keys = self._keys.to_pylist()
+        return frozenset(row for row, key in enumerate(keys) if first.setdefault(key, row) != row)
 
     @cached_property
     def rows_of_video(self) -> dict[str, Ints]:
         """The rows of each video, in the tar's order; videos sorted."""
-        videos = np.asarray(self._table["video_id"].to_numpy(), dtype=np.str_)
-        names, inverse = np.unique(videos, return_inverse=True)
-        return {str(name): np.flatnonzero(inverse == i) for i, name in enumerate(names)}
+        encoded = self._videos.dictionary_encode()
+        rows = np.argsort(encoded.indices.to_numpy(), kind="stable")
+        ends = np.cumsum(np.bincount(encoded.indices.to_numpy()))
+        groups = dict(zip(encoded.dictionary.to_pylist(), np.split(rows, ends[:-1]), strict=True))
+        return dict(sorted(groups.items()))
 
-    def row(self, number: int) -> dict[str, Any]:
-        """One row, as a mapping."""
-        return {name: self._table[name][number].as_py() for name in self._table.column_names}
+    def span(self, row: int) -> tuple[int, int]:
+        """Where a sample lies in the tar: [begin, end)."""
+        return int(self._begins[row]), int(self._ends[row])
+
+    def sample(self, row: int, data: bytes, tar: str) -> RawSample:
+        """The sample of a row, from its bytes. BrokenSample where they are not those that were indexed."""
+        key, begin = self._keys[row].as_py(), int(self._begins[row])
+        if row in self._twice:
+            raise BrokenSample("repeated_key", f"{tar}: the key {key} comes twice")
+        if len(data) < int(self._ends[row]) - begin:
+            raise BrokenSample("short_tar", f"{tar}: ends within sample {key}")
+        members, facts = {}, b""
+        for member in range(self._first[row], self._first[row + 1]):
+            first = int(self._offsets[member]) - begin
+            part = data[first : first + int(self._sizes[member])]
+            if zlib.crc32(part) != self._crcs[member]:
+                raise BrokenSample("checksum", f"{tar}: sample {key} is not what its index says")
+            extension = self._names[self._extensions[member]]
+            if extension == _FACTS:
+                facts = part
+            else:
+                members[extension] = part
+        return RawSample(key, members, facts)
+
+
+class _Shelf:
+    """A place for one index, read by whoever comes first; that it is broken is remembered too."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.index: ShardIndex | BrokenSample | None = None
 
 
 class Library:
-    """Reads samples of a split. Not shared between processes; keeps the indexes of `keep` shards."""
+    """Reads samples of a split, from any thread of one process; keeps the indexes of `keep` shards."""
 
-    def __init__(self, storage: Storage, manifest: Manifest, keep: int) -> None:
-        self._storage = storage
-        self._manifest = manifest
-        self._keep = keep
-        self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
-        self._owned: OrderedDict[int, list[str]] = OrderedDict()
+    def __init__(self, storage: Storage, manifest: Manifest, tars: Tars, keep: int) -> None:
+        self.manifest, self.tars = manifest, tars
+        self._storage, self._keep = storage, keep
+        self._lock = threading.Lock()
+        self._shelves: OrderedDict[int, _Shelf] = OrderedDict()
+        self._owned: dict[int, list[str]] = {}
 
     def index(self, shard: int) -> ShardIndex:
-        """The index of a shard. CorruptObject where it is missing or not an index."""
-        if shard not in self._indexes:
-            self._indexes[shard] = self._read_index(shard)
-            if len(self._indexes) > self._keep:
-                self._owned.pop(self._indexes.popitem(last=False)[0], None)
-        self._indexes.move_to_end(shard)
-        return self._indexes[shard]
+        """The index of a shard. BrokenSample where it is missing or not an index."""
+        shelf = self._shelf(shard)
+        with shelf.lock:
+            if shelf.index is None:
+                shelf.index = self._read_index(shard)
+            found = shelf.index
+        if isinstance(found, BrokenSample):
+            raise BrokenSample(found.kind, str(found))
+        return found
 
-    def _read_index(self, shard: int) -> ShardIndex:
-        key = self._manifest.files[shard].index
+    def _shelf(self, shard: int) -> _Shelf:
+        with self._lock:
+            shelf = self._shelves.setdefault(shard, _Shelf())
+            self._shelves.move_to_end(shard)
+            if len(self._shelves) > self._keep:
+                self._owned.pop(self._shelves.popitem(last=False)[0], None)
+            return shelf
+
+    def _read_index(self, shard: int) -> ShardIndex | BrokenSample:
+        key, samples = self.manifest.index(shard), self.manifest.samples[shard]
         try:
-            table = pq.read_table(pa.BufferReader(self._storage.read(key)))
+            data = self._storage.read(key)
         except FileNotFoundError:
-            raise CorruptObject(f"{key}: missing") from None
-        except (pa.ArrowInvalid, OSError) as error:
-            raise CorruptObject(f"{key}: not an index ({error})") from None
-        if table.num_rows != self._manifest.samples[shard]:
-            raise CorruptObject(f"{key}: {table.num_rows} samples, the manifest says {self._manifest.samples[shard]}")
-        return ShardIndex(table)
+            return BrokenSample("missing_index", f"{key}: missing")
+        try:
+            table = pq.ParquetFile(pa.BufferReader(data)).read(_COLUMNS)
+            if table.num_rows != samples:
+                return BrokenSample("bad_index", f"{key}: {table.num_rows} samples, the manifest says {samples}")
+            return ShardIndex(table, int(self.manifest.bytes[shard]))
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            return BrokenSample("bad_index", f"{key}: not an index ({error})")
 
     def owned_videos(self, shard: int) -> list[str]:
-        """The videos that are counted in a shard, sorted."""
+        """The videos that are counted in a shard, sorted. BrokenSample where the manifest counts others."""
         index = self.index(shard)
         if shard not in self._owned:
-            shared = self._manifest.shared
-            self._owned[shard] = [v for v in index.rows_of_video if v not in shared or shared[v][0][0] == shard]
+            shared = self._shared
+            elsewhere = {place for place, of in shared.of_shard(shard).items() if shared.places(of)[0][0] != shard}
+            owned = [video for place, video in enumerate(index.rows_of_video) if place not in elsewhere]
+            if len(owned) != self.manifest.owned[shard]:
+                key = self.manifest.index(shard)
+                raise BrokenSample("bad_index", f"{key}: {len(owned)} videos, not {self.manifest.owned[shard]}")
+            self._owned[shard] = owned
         return self._owned[shard]
+
+    @property
+    def _shared(self) -> SharedVideos:
+        assert self.manifest.shared is not None, "read without"
+        return self.manifest.shared
 
     def clip_of_video(self, shard: int, video: str, share: float) -> tuple[int, int]:
         """The clip at `share` in [0, 1) of a video's clips, over all shards that hold it: (shard, row)."""
-        places = self._manifest.shared.get(video) or [(shard, len(self.index(shard).rows_of_video[video]))]
+        own = self.index(shard).rows_of_video
+        number_of = self._shared.of_shard(shard).get(bisect_left(list(own), video))
+        places = [(shard, len(own[video]))] if number_of is None else self._shared.places(number_of)
         number = int(share * sum(samples for _, samples in places))
         for place, samples in places:
             if number < samples:
-                return place, int(self.index(place).rows_of_video[video][number])
+                return place, self._row_of_video(place, video, number)
             number -= samples
         raise AssertionError("share is below 1")
 
+    def _row_of_video(self, shard: int, video: str, number: int) -> int:
+        rows = self.index(shard).rows_of_video.get(video, ())
+        if number >= len(rows):
+            raise BrokenSample("bad_index", f"{self.manifest.index(shard)}: fewer clips of {video} than there were")
+        return int(rows[number])
+
     def video_ids(self) -> Iterator[str]:
         """All videos of the split; reads every index."""
-        for shard in range(len(self._manifest.files)):
-            yield from self.owned_videos(shard)
+        seen: set[str] = set()
+        for shard in range(len(self.manifest.samples)):
+            new = self.index(shard).rows_of_video.keys() - seen
+            seen |= new
+            yield from new
 
     def read(self, shard: int, row: int) -> RawSample:
-        """One sample, by one range read. CorruptObject where its bytes are not those that were indexed."""
-        at = self.index(shard).row(row)
-        tar, begin = self._manifest.files[shard].tar, at["offset"]
-        data = self._range(tar, begin, begin + at["bytes"])
-        members = {}
-        for member in at["members"]:
-            first = member["offset"] - begin
-            members[member["extension"]] = part = data[first : first + member["bytes"]]
-            if len(part) != member["bytes"] or zlib.crc32(part) != member["crc32"]:
-                raise CorruptObject(f"{tar}: sample {at['key']} is not what its index says")
-        return RawSample(at["key"], members, json.loads(members.pop("json")))
-
-    def _range(self, key: str, begin: int, end: int) -> bytes:
+        """One sample. BrokenSample where it cannot be had, or its bytes are not those that were indexed."""
+        index, tar = self.index(shard), self.manifest.tar(shard)
+        begin, end = index.span(row)
         try:
-            if not self._storage.is_local:
-                return self._storage.read(key, begin, end)
-            with Path(self._storage.path(key)).open("rb", buffering=0) as file:
-                file.seek(begin)
-                return file.read(end - begin)
-        except FileNotFoundError:
-            raise CorruptObject(f"{key}: missing") from None
+            return index.sample(row, self.tars.read(shard, begin, end), tar)
+        except CorruptObject:
+            if not self.tars.distrust(shard):
+                raise
+            return index.sample(row, self.tars.read(shard, begin, end), tar)

@@ -1,14 +1,18 @@
-"""The manifest of an export: what a reader needs that has neither Delta Lake nor sayso.
+"""Write the manifest of an export: what a reader needs that has neither Delta Lake nor sayso.
 
-`shards/<export>/manifest.json` lists the tars with their split, samples, videos, sizes and checksums. Names are
-relative to the manifest. `shared` names the few videos whose samples lie in more than one shard, with the samples in
-each, so that an epoch of one clip a video can count them once.
+    shards/<export>/manifest.json      for people: the splits with their shards, samples, videos, seconds and bytes
+    shards/<export>/manifest.parquet   for readers: the same, and a row a shard (shards/contents.py)
+
+Readers take the second only, so that what they see is one object, replaced whole.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,9 +23,7 @@ from sayso.errors import InputError
 from sayso.root import Root
 from sayso.rows import Shard, StoredObject
 from sayso.storage import Storage
-
-FORMAT = 2
-NAME = "manifest.json"
+from shards.contents import FACTS, FORMAT, NAME, ROWS, SCHEMA, SUMMARY
 
 
 def publish_manifest(root: Root, export: str) -> list[StoredObject]:
@@ -37,55 +39,70 @@ def manifest_objects(root: Root, export: str) -> dict[str, bytes]:
 
     Raises InputError where the export has no shards.
     """
-    shards = sorted(root.table(Shard).rows(export=export), key=lambda shard: shard.shard)
+    shards = sorted(root.table(Shard).rows(export=export), key=lambda shard: (shard.split, shard.shard))
     if not shards:
         raise InputError(f"export {export!r} has no shards; `sayso shard` makes them")
-    splits = {}
-    for split in sorted({shard.split for shard in shards}):
-        own = [shard for shard in shards if shard.split == split]
-        splits[split] = {
-            "shards": len(own),
-            "samples": sum(shard.samples for shard in own),
-            "videos": len({video for shard in own for video in shard.video_ids}),
-            "seconds": round(sum(shard.seconds for shard in own), 3),
-            "bytes": sum(shard.bytes for shard in own),
-        }
-    manifest = {
+    splits = sorted({shard.split for shard in shards})
+    facts = {
         "format": FORMAT,
         "export": export,
-        "splits": splits,
-        "shared": _shared(root.storage, shards),
-        "shards": [_entry(shard) for shard in shards],
+        "splits": {split: _totals([shard for shard in shards if shard.split == split]) for split in splits},
     }
-    text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
-    return {f"shards/{export}/{NAME}": text.encode()}
+    shared = _shared(root.storage, shards)
+    rows = [_row(shard) | {"shared": shared.get(shard.shard, [])} for shard in shards]
+    return {
+        f"shards/{export}/{SUMMARY}": (json.dumps(facts, sort_keys=True, indent=1) + "\n").encode(),
+        f"shards/{export}/{NAME}": table_bytes(pa.Table.from_pylist(rows, schema=SCHEMA), facts),
+    }
 
 
-def _entry(shard: Shard) -> dict[str, Any]:
+def table_bytes(table: pa.Table, facts: dict[str, Any]) -> bytes:
+    """A table of SCHEMA, by split and shard, and the summary, as they are stored for readers."""
+    stored = table.replace_schema_metadata({FACTS: json.dumps(facts, sort_keys=True)})
+    buffer = io.BytesIO()
+    pq.write_table(stored, buffer, compression="zstd", row_group_size=ROWS)
+    return buffer.getvalue()
+
+
+def _totals(shards: Sequence[Shard]) -> dict[str, Any]:
+    content = [[shard.shard, shard.samples, len(shard.video_ids), shard.sha256] for shard in shards]
+    return {
+        "shards": len(shards),
+        "samples": sum(shard.samples for shard in shards),
+        "videos": len({video for shard in shards for video in shard.video_ids}),
+        "seconds": round(sum(shard.seconds for shard in shards), 3),
+        "bytes": sum(shard.bytes for shard in shards),
+        "digest": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+    }
+
+
+def _row(shard: Shard) -> dict[str, Any]:
     return {
         "shard": shard.shard,
         "split": shard.split,
-        "tar": shard.key.rpartition("/")[2],
-        "bytes": shard.bytes,
-        "sha256": shard.sha256,
-        "index": shard.index_key.rpartition("/")[2],
-        "index_bytes": shard.index_bytes,
-        "index_sha256": shard.index_sha256,
         "samples": shard.samples,
         "videos": len(shard.video_ids),
         "seconds": shard.seconds,
+        "bytes": shard.bytes,
+        "sha256": bytes.fromhex(shard.sha256),
+        "index_bytes": shard.index_bytes,
+        "index_sha256": bytes.fromhex(shard.index_sha256),
     }
 
 
-def _shared(storage: Storage, shards: list[Shard]) -> dict[str, list[list[Any]]]:
-    """Of each video with samples in several shards: [[shard, samples in it], ...]."""
+def _shared(storage: Storage, shards: Sequence[Shard]) -> dict[str, list[dict[str, int]]]:
+    """The column `shared` of the shards that have such videos."""
     times = Counter(video for shard in shards for video in shard.video_ids)
-    shared: dict[str, list[list[Any]]] = {video: [] for video in sorted(times) if times[video] > 1}
+    numbers = {video: number for number, video in enumerate(video for video in sorted(times) if times[video] > 1)}
+    shared = {}
     for shard in shards:
-        if not any(video in shared for video in shard.video_ids):
-            continue
-        column = pq.read_table(pa.BufferReader(storage.read(shard.index_key)), columns=["video_id"])["video_id"]
-        for counted in pc.value_counts(column).to_pylist():
-            if counted["values"] in shared:
-                shared[counted["values"]].append([shard.shard, counted["counts"]])
+        own = [(place, video) for place, video in enumerate(sorted(shard.video_ids)) if video in numbers]
+        if own:
+            samples = _samples_of_videos(storage, shard)
+            shared[shard.shard] = [{"place": place, "samples": samples[v], "number": numbers[v]} for place, v in own]
     return shared
+
+
+def _samples_of_videos(storage: Storage, shard: Shard) -> dict[str, int]:
+    column = pq.read_table(pa.BufferReader(storage.read(shard.index_key)), columns=["video_id"])["video_id"]
+    return {counted["values"]: counted["counts"] for counted in pc.value_counts(column).to_pylist()}

@@ -51,8 +51,8 @@ class Order:
         self._seed = f"{seed}:{epoch}"
         self._block_shards = block_shards
         self._shards = permutation(f"{self._seed}:shards", len(sizes))
-        ordered = np.asarray(sizes, dtype=np.int64)[self._shards]
-        self._ends = np.cumsum(ordered)
+        self._sizes = np.asarray(sizes, dtype=np.int64)[self._shards]
+        self._ends = np.cumsum(self._sizes)
         self._block_ends = np.append(self._ends[block_shards - 1 :: block_shards], self._ends[-1:])
         self._blocks: OrderedDict[int, Ints] = OrderedDict()
 
@@ -61,14 +61,32 @@ class Order:
 
     def __getitem__(self, position: int) -> tuple[int, int]:
         """The shard and the unit in it at a position of the epoch."""
-        if not 0 <= position < len(self):
-            raise IndexError(position)
-        block = int(np.searchsorted(self._block_ends, position, side="right"))
-        begin = int(self._block_ends[block - 1]) if block else 0
-        place = begin + int(self._block(block, int(self._block_ends[block]) - begin)[position - begin])
-        slot = int(np.searchsorted(self._ends, place, side="right"))
-        before = int(self._ends[slot - 1]) if slot else 0
-        return int(self._shards[slot]), place - before
+        shards, units = self.take(np.array([position]))
+        return int(shards[0]), int(units[0])
+
+    def take(self, positions: Ints) -> tuple[Ints, Ints]:
+        """The shards, and the units in them, at positions of the epoch."""
+        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
+            raise IndexError(positions)
+        blocks = np.searchsorted(self._block_ends, positions, side="right")
+        places = np.empty_like(positions)
+        for block in np.unique(blocks).tolist():
+            chosen, begin = blocks == block, self.begin_of(block)
+            places[chosen] = begin + self._block(block, int(self._block_ends[block]) - begin)[positions[chosen] - begin]
+        slots = np.searchsorted(self._ends, places, side="right")
+        return self._shards[slots], places - (self._ends[slots] - self._sizes[slots])
+
+    def block_of(self, position: int) -> int:
+        """The block that a position lies in."""
+        return int(np.searchsorted(self._block_ends, position, side="right"))
+
+    def begin_of(self, block: int) -> int:
+        """The first position of a block."""
+        return int(self._block_ends[block - 1]) if block else 0
+
+    def shards_of(self, block: int) -> Ints:
+        """The shards that are shuffled together in a block; none where there is no such block."""
+        return self._shards[block * self._block_shards : (block + 1) * self._block_shards]
 
     def _block(self, block: int, size: int) -> Ints:
         if block not in self._blocks:

@@ -50,8 +50,8 @@ class MakeShards(Stage[Plan, Shard]):
     def end(self) -> None:
         """Publish the export's manifest, if it has shards.
 
-        It is one object, written whole; a run that is killed before it leaves the manifest of fewer shards, and the
-        next one writes this.
+        Readers take one object of it, written whole and last; a run that is killed before it leaves them the manifest
+        of fewer shards, and the next one writes this.
         """
         if self.root.table(Shard).read(["shard"], export=self.settings.export).num_rows:
             publish_manifest(self.root, self.settings.export)

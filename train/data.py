@@ -24,8 +24,7 @@ Batch = dict[str, Tensor]
 def open_reader(settings: DataSettings, *, seed: int, rank: int = 0, world_size: int = 1) -> ClipReader:
     """The reader of a recipe's clips as one rank sees them."""
     return ClipReader(
-        settings.url,
-        split=settings.split,
+        settings.sources,
         settings=settings.clips,
         seed=seed,
         rank=rank,
@@ -35,10 +34,12 @@ def open_reader(settings: DataSettings, *, seed: int, rank: int = 0, world_size:
 
 
 def narrations(settings: DataSettings) -> Iterator[str]:
-    """Every narration of the split once. Reads the whole split, but decodes nothing."""
+    """Every narration of the data once. Reads all of it, but decodes nothing."""
     every_clip = settings.clips.model_copy(update={"per_video": False})
     seen: set[str] = set()
-    for sample in ClipReader(settings.url, split=settings.split, settings=every_clip, seed=0).raw():
+    # Each source by itself: an epoch of a mix has some of them more than once, and of others a part.
+    readers = (ClipReader([source], settings=every_clip, seed=0) for source in settings.sources)
+    for sample in itertools.chain.from_iterable(reader.raw() for reader in readers):
         for candidate in sample.facts["candidates"]:
             if candidate["narration_id"] not in seen:
                 seen.add(candidate["narration_id"])
@@ -49,9 +50,7 @@ def steps_per_epoch(settings: DataSettings, reader: ClipReader) -> int:
     """Whole batches of an epoch, the same on every rank; ConfigError where there is not one."""
     steps = reader.samples // settings.batch
     if not steps:
-        raise ConfigError(
-            f"data.batch {settings.batch} is more than the {reader.samples} clips an epoch of {settings.url} has"
-        )
+        raise ConfigError(f"data.batch {settings.batch} is more than the {reader.samples} clips an epoch has")
     return steps
 
 
@@ -73,7 +72,7 @@ class Batches:
     def state(self, step: int) -> dict[str, int]:
         """The reader's state after a step: what was trained on, not what workers have fetched ahead."""
         epoch, done = divmod(step, self.per_epoch)
-        return {"epoch": epoch, "position": done * self.settings.batch, "samples": self.reader.samples}
+        return self.reader.state_at(epoch, done * self.settings.batch)
 
     def _loader(self) -> DataLoader[Clip]:
         return DataLoader(

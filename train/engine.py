@@ -85,6 +85,7 @@ def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None) -> None:
                 "lr": rate,
                 "samples_per_second": recipe.data.batch / seconds,
                 "data_wait": (ready - began) / seconds,
+                "broken": run.batches.reader.broken,
             }
             report(figures, log, bar)
         if step % recipe.output.checkpoint_every == 0 or step == run.total:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from sayso.config import Settings, load
 from sayso.errors import ConfigError
+from shards.mix import Source
 from shards.reader import ReaderSettings
 from train.augment import AugmentSettings
 from train.objectives.mil_nce import MILNCESettings
@@ -20,21 +21,47 @@ from train.tasks import ModelSettings
 RECIPES = Path(__file__).parent / "recipes"
 
 
+class MixedExport(Settings):
+    """One of several exports that are trained on together."""
+
+    root: str | None = Field(None, description="root of the dataset; data.root where not given")
+    export: str = Field(description="name of the export under <root>/shards")
+    split: str | None = Field(None, description="split of the export; data.split where not given")
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="share of the clips, relative to the others'")
+
+
 class DataSettings(Settings):
     """Which clips are trained on and how they are batched."""
 
-    root: str = Field(description="root of the dataset: a folder or any fsspec URL")
-    export: str = Field(description="name of the export under <root>/shards")
+    root: str | None = Field(None, description="root of the dataset: a folder or any fsspec URL")
+    export: str | None = Field(None, description="name of the export under <root>/shards; give this or mix")
     split: str = Field("train", description="split of the export that is trained on")
+    mix: list[MixedExport] = Field([], description="several exports to be mixed: {root, export, split, weight} of each")
     clips: ReaderSettings = Field(ReaderSettings(), description="what the reader makes of a sample")
     batch: int = Field(64, ge=2, description="clips of a step over all ranks")
     augment: AugmentSettings = Field(AugmentSettings(), description="what is changed about the clips' colours")
     workers: int = Field(0, ge=0, description="processes a rank that decode clips; 0 decodes in the rank itself")
 
+    @model_validator(mode="after")
+    def _some_data(self) -> Self:
+        if (self.export is None) == (not self.mix):
+            raise ValueError("give either export or mix; where the recipe has one, set it to null")
+        if self.root is None and (self.export or not all(mixed.root for mixed in self.mix)):
+            raise ValueError("give root, the folder or URL of the dataset")
+        return self
+
     @property
-    def url(self) -> str:
-        """Where the export lies."""
-        return f"{self.root.rstrip('/')}/shards/{self.export}"
+    def sources(self) -> list[Source]:
+        """What is read, and in which proportion; one export is a mix of one."""
+        mix = self.mix or [MixedExport(export=self.export or "")]
+        return [
+            Source(
+                url=f"{(mixed.root or self.root or '').rstrip('/')}/shards/{mixed.export}",
+                split=mixed.split or self.split,
+                weight=mixed.weight,
+            )
+            for mixed in mix
+        ]
 
 
 class OptimiserSettings(Settings):

@@ -7,6 +7,7 @@ FOLDER/checkpoints/     train/checkpoint.py
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from train.weights import WORDS
 
 RECIPE, METRICS, CHECKPOINTS, POINTER = "recipe.yaml", "metrics.jsonl", "checkpoints", "latest.json"
 # What a run may change between two starts; anything else would make it another run.
-MAY_CHANGE = ("data.root", "data.workers", "schedule", "engine", "output")
+MAY_CHANGE = re.compile(
+    r"data\.(mix\.\d+\.)?root$|data\.workers$|data\.clips\.(prefetch|cache_)|schedule\.|engine\.|output\."
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def _refuse_another_run(recipe: Recipe) -> None:
         return
     before, now = _flat(load(Recipe, path).model_dump()), _flat(recipe.model_dump())
     changed = sorted(
-        key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
+        key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not MAY_CHANGE.match(key)
     )
     if changed:
         key = changed[0]
@@ -95,10 +98,11 @@ def _refuse_missing_accelerators(recipe: Recipe) -> None:
         )
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        inner = dict(enumerate(value)) if isinstance(value, list) else value
+        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {f"{prefix}{key}": value}
     return flat
 
 

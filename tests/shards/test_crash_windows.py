@@ -5,7 +5,7 @@ The processes that die are in tests/crashes.py; docs/reliability.md lists the wi
 
 from __future__ import annotations
 
-import json
+import io
 import signal
 import subprocess
 import sys
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
 import pytest
 
 from sayso.root import Root
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tests.shards.conftest import Lab
 
 IDS = [f"site:v{number}" for number in range(6)]
-MANIFEST = "shards/clips/manifest.json"
+MANIFEST = "shards/clips/manifest.parquet"
 
 
 def crash(window: str, root: Root) -> None:
@@ -51,7 +52,8 @@ def fill(root: Root, lab: Lab, proxy: Path) -> Root:
 
 def contents(root: Root) -> dict[str, str]:
     """All that the stage makes: plans, rows, tars, indexes, settings, manifest, and what is left out."""
-    objects = {key: root.storage.read(key).decode() for key in root.storage.list("shards") if key.endswith(".json")}
+    said = [key for key in root.storage.list("shards") if key.endswith((".json", "manifest.parquet"))]
+    objects = {key: root.storage.read(key).hex() for key in said}
     return {**content_hash(root), **objects, "left out": repr(sorted(left_out(root)))}
 
 
@@ -62,7 +64,7 @@ def undisturbed(lab: Lab, proxy: Path, tmp_path_factory: pytest.TempPathFactory)
     work(MakeShards(root, SHARD_SETTINGS))
     found = contents(root)
     assert (len(root.table(Shard).keys()), found["left out"]) == (6, "['site:w']")
-    assert sum(key.endswith(".json") for key in found) == 2
+    assert sum(key.endswith((".json", "manifest.parquet")) for key in found) == 3
     return found
 
 
@@ -86,14 +88,14 @@ LEFT = {
     "half of the tar": Left(SETTINGS_ONLY, partial=1),
     "between tar and index": Left({**SETTINGS_ONLY, "tar": 1}),
     "between index and row": Left({**SETTINGS_ONLY, "tar": 1, "index.parquet": 1}),
-    "before the manifest": Left(WHOLE, rows=6),
-    "half of the manifest": Left(WHOLE, rows=6, partial=1),
+    "before the manifest": Left({**WHOLE, "manifest.json": 1}, rows=6),
+    "half of the manifest": Left({**WHOLE, "manifest.json": 1}, rows=6, partial=1),
 }
 
 
 def check_left(root: Root, left: Left) -> None:
     keys = root.storage.list("shards")
-    endings = ("export.json", "tar", "index.parquet", "manifest.json")
+    endings = ("export.json", "tar", "index.parquet", "manifest.json", "manifest.parquet")
     found = {ending: sum(key.endswith(ending) for key in keys) for ending in endings}
     assert {ending: number for ending, number in found.items() if number} == left.objects
     tables = [len(root.table(model).keys()) for model in (Plan, Shard)]
@@ -131,5 +133,5 @@ def test_killed_while_a_manifest_is_replaced_the_old_one_stays_whole(lab: Lab, p
     crash("half of the manifest", root)
     assert root.storage.read(MANIFEST) == before
     work(MakeShards(root, SHARD_SETTINGS))
-    listed = [shard["shard"] for shard in json.loads(root.storage.read(MANIFEST))["shards"]]
+    listed = pq.read_table(io.BytesIO(root.storage.read(MANIFEST)))["shard"].to_pylist()
     assert len(listed) == len(set(listed)) == 7

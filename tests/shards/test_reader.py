@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import io
 import pickle
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,6 +21,8 @@ from sayso.errors import ConfigError, CorruptObject, InputError
 from sayso.root import Root
 from sayso.storage import Storage
 from shards.clips import Clip
+from shards.contents import NAME, SCHEMA
+from shards.manifest import table_bytes
 from shards.plan import ShardSettings
 from shards.reader import ClipReader, ReaderSettings
 
@@ -153,7 +156,7 @@ def test_workers_that_outlive_an_epoch_see_the_next_one_and_the_position(url: st
     each.set_epoch(1)
     each.advance(50)
     rest = keys(loader)
-    assert each.state_dict() == {"epoch": 1, "position": 50, "samples": 54}
+    assert each.state_dict() == each.state_at(1, 50)
     alone = reader(url)
     assert first == raw_keys(alone)
     alone.set_epoch(1)
@@ -255,9 +258,19 @@ def test_what_cannot_be_opened_is_said_in_one_line(url: str, tmp_path: Path) -> 
         reader(url, per_video=True, world_size=10)
     with pytest.raises(ConfigError, match="short_side"):
         validate(ReaderSettings, {"size": 32, "short_side": 16}, "recipe")
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}))
+    (tmp_path / NAME).write_bytes(table_bytes(SCHEMA.empty_table(), {"format": 99}))
     with pytest.raises(InputError, match="format 99"):
         reader(str(tmp_path))
+    for nonsense in (b"not Parquet", table_bytes(SCHEMA.empty_table(), {}), whole_table_without_facts()):
+        (tmp_path / NAME).write_bytes(nonsense)
+        with pytest.raises(InputError, match=r"manifest\.parquet: not a manifest; `sayso shard`"):
+            reader(str(tmp_path))
+
+
+def whole_table_without_facts() -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(SCHEMA.empty_table(), buffer)
+    return buffer.getvalue()
 
 
 def test_a_state_of_other_data_is_refused(url: str) -> None:

@@ -160,32 +160,47 @@ def test_there_is_a_manifest_as_soon_as_there_are_shards(lab: Lab, root: Root, p
     stage = MakeShards(root, SETTINGS)
     stage.begin()
     stage.end()
-    assert not root.storage.exists("shards/clips/manifest.json")
+    assert not [key for key in root.storage.list("shards") if "manifest" in key]
     made = lab.make_shards(root, SETTINGS)
-    manifest = root.storage.read("shards/clips/manifest.json")
-    assert len(json.loads(manifest)["shards"]) == len(made)
+    manifest = root.storage.read("shards/clips/manifest.parquet")
+    assert pq.read_table(io.BytesIO(manifest))["shard"].to_pylist() == sorted(shard.shard for shard in made)
     # As after a run that was killed between its last shard and the manifest.
-    root.storage.remove("shards/clips/manifest.json")
+    root.storage.remove("shards/clips/manifest.parquet")
     assert lab.make_shards(root, SETTINGS) == []
-    assert root.storage.read("shards/clips/manifest.json") == manifest
+    assert root.storage.read("shards/clips/manifest.parquet") == manifest
 
 
 def test_the_manifest_counts_the_export(lab: Lab, root: Root, proxy: Path) -> None:
     lab.add_videos(root, IDS, proxy.read_bytes(), 12)
     shards = lab.make_shards(root, SETTINGS)
-    manifest = json.loads(root.storage.read("shards/clips/manifest.json"))
-    assert sum(split["samples"] for split in manifest["splits"].values()) == 48
-    assert sum(split["videos"] for split in manifest["splits"].values()) == len(IDS)
-    assert {entry["sha256"] for entry in manifest["shards"]} == {shard.sha256 for shard in shards}
-    assert manifest["shared"] == {}
+    summary = json.loads(root.storage.read("shards/clips/manifest.json"))
+    assert sum(split["samples"] for split in summary["splits"].values()) == 48
+    assert sum(split["videos"] for split in summary["splits"].values()) == len(IDS)
+    table = pq.read_table(io.BytesIO(root.storage.read("shards/clips/manifest.parquet")))
+    assert {entry.hex() for entry in table["sha256"].to_pylist()} == {shard.sha256 for shard in shards}
+    assert {entry.hex() for entry in table["index_sha256"].to_pylist()} == {shard.index_sha256 for shard in shards}
+    for entry in table.to_pylist():
+        assert entry["bytes"] == root.storage.size(f"shards/clips/{entry['shard']}.tar")
+        assert entry["index_bytes"] == root.storage.size(f"shards/clips/{entry['shard']}.index.parquet")
+        assert entry["shared"] == []
 
 
 def test_the_manifest_names_videos_that_lie_in_several_shards(lab: Lab, root: Root, proxy: Path) -> None:
     lab.add_videos(root, IDS[:1], proxy.read_bytes(), 12)
     lab.make_shards(root, SETTINGS.model_copy(update={"samples_per_shard": 4}))
-    manifest = json.loads(root.storage.read("shards/clips/manifest.json"))
-    split = manifest["shards"][0]["split"]
-    assert manifest["shared"] == {IDS[0]: [[f"{split}-000000", 4], [f"{split}-000001", 2]]}
+    table = pq.read_table(io.BytesIO(root.storage.read("shards/clips/manifest.parquet")))
+    assert [name.rpartition("-")[2] for name in table["shard"].to_pylist()] == ["000000", "000001"]
+    assert table["shared"].to_pylist() == [[{"place": 0, "samples": samples, "number": 0}] for samples in (4, 2)]
+
+
+def test_a_split_of_other_content_has_another_digest(lab: Lab, proxy: Path, tmp_path: Path) -> None:
+    digests = set()
+    for ids in (IDS[:1], IDS[1:2], IDS[:2]):
+        root = Root(str(tmp_path / "-".join(ids))).create()
+        lab.add_videos(root, ids, proxy.read_bytes(), 12)
+        lab.make_shards(root, ShardSettings(val=0, test=0))
+        digests.add(json.loads(root.storage.read("shards/clips/manifest.json"))["splits"]["train"]["digest"])
+    assert len(digests) == 3
 
 
 def test_an_export_without_shards_has_no_manifest(root: Root) -> None:

@@ -54,6 +54,17 @@ def test_each_narration_counts_once_in_the_vocabulary(small_recipe: Path) -> Non
     assert len(texts) == open_reader(settings, seed=0).samples
 
 
+def test_exports_are_mixed_and_resumed_at_any_step(small_recipe: Path) -> None:
+    root = data_settings(small_recipe).root
+    mix = f"data.mix=[{{root: '{root}', export: clips, weight: 3}}, {{root: '{root}', export: clips}}]"
+    settings = data_settings(small_recipe, "data.root=null", "data.export=null", mix)
+    assert open_reader(settings, seed=0).samples == 2 * open_reader(data_settings(small_recipe), seed=0).samples
+    whole = taken(settings, 0, 7)
+    for one, other in zip(taken(settings, 4, 7), whole[4:], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert sorted(narrations(settings)) == sorted(narrations(data_settings(small_recipe)))
+
+
 def test_bytes_become_floats_channels_first() -> None:
     frames = torch.randint(0, 256, (2, 4, 6, 5, 3), dtype=torch.uint8)
     found = frames_to_device(frames, torch.device("cpu"))

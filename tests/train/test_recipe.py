@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from sayso.errors import ConfigError
+from shards.mix import Source
 from train.recipe import load_recipe, recipe_names
 from train.schedule import rate_factor
 
@@ -13,7 +14,16 @@ WHERE = ["data.root=/data", "data.export=clips", "output.folder=/runs/one"]
 def test_every_recipe_that_comes_with_sayso_loads_by_name() -> None:
     assert recipe_names() == ["mil_nce_demo", "mil_nce_paper"]
     for name in recipe_names():
-        assert load_recipe(name, WHERE).data.url == "/data/shards/clips"
+        assert load_recipe(name, WHERE).data.sources == [Source(url="/data/shards/clips", split="train")]
+
+
+def test_several_exports_are_mixed_by_their_weights() -> None:
+    mix = "data.mix=[{export: talks, weight: 3}, {root: 's3://bucket/other/', export: how-tos, split: all}]"
+    recipe = load_recipe("mil_nce_paper", ["data.root=/data", mix, "output.folder=/runs/one"])
+    assert recipe.data.sources == [
+        Source(url="/data/shards/talks", split="train", weight=3),
+        Source(url="s3://bucket/other/shards/how-tos", split="all"),
+    ]
 
 
 def test_the_published_settings() -> None:
@@ -35,7 +45,7 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
     [
         (
             "data.bach=64",
-            r"unknown key data\.bach \(allowed here: root, export, split, clips, batch, augment, workers\)",
+            r"unknown key data\.bach \(allowed here: root, export, split, mix, clips, batch, augment, workers\)",
         ),
         ("objective.denominator=papre", r"objective\.denominator: .*'paper' or 'release'"),
         ("data.batch=many", r"data\.batch: .*integer"),
@@ -51,8 +61,17 @@ def test_wrong_keys_and_values_are_named_with_what_is_allowed(override: str, mes
 
 
 def test_what_has_no_default_must_be_given() -> None:
-    with pytest.raises(ConfigError, match=re.escape("data.root: field required")):
-        load_recipe("mil_nce_demo")
+    with pytest.raises(ConfigError, match=re.escape("output.folder: field required")):
+        load_recipe("mil_nce_demo", WHERE[:2])
+    for given in ("data.export=clips", "data.mix=[{export: clips}]", "data.mix=[{root: /a, export: a}, {export: b}]"):
+        with pytest.raises(ConfigError, match="give root, the folder or URL of the dataset"):
+            load_recipe("mil_nce_paper", [given, WHERE[2]])
+
+
+@pytest.mark.parametrize("given", [[], ["data.export=clips", "data.mix=[{export: clips}]"]])
+def test_one_export_or_a_mix_must_be_given(given: list[str]) -> None:
+    with pytest.raises(ConfigError, match="give either export or mix"):
+        load_recipe("mil_nce_paper", [WHERE[0], *given, WHERE[2]])
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
