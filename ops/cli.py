@@ -333,6 +333,35 @@ def verify_command(root: RootOption, json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command(name="forget")
+def forget_command(
+    root: RootOption,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID...", help="Ids of videos or documents; none: finish what was begun."),
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept beside the id in table forgotten.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed; do nothing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Remove videos everywhere and for good, make their shards again without them, and prove it by looking.
+
+    Nothing may work on the root meanwhile. What was killed on the way is finished by the same command.
+
+    Example: sayso forget youtube:dQw4w9WgXcQ --root ./data --reason "asked by the uploader"
+    """
+    from ops.forget import forget, show_forgot
+    from sayso.root import Root
+
+    done = forget(Root(root).open(), ids or [], reason, dry_run=dry_run)
+    if json:
+        show.as_json(done.model_dump())
+    else:
+        show_forgot(done, dry_run=dry_run)
+    if not dry_run and not done.proven:
+        raise typer.Exit(1)
+
+
 @app.command(name="doctor")
 def doctor_command(json: JsonOption = False) -> None:
     """Look whether this machine has what sayso needs, and say how to get what is missing."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from ops.pipeline import CONFIG_KEY
-from sayso.errors import CorruptObject, InputError, StorageError
+from sayso.errors import CorruptObject, SaysoError
 from sayso.root import MARK, Root, mark_of_root
 from sayso.rows import TABLES, Plan, Row, Run, Shard, StoredObject
 from sayso.sealed import check_lines, opened_json
@@ -183,7 +183,7 @@ def _values(root: Root, report: TableReport, column: str) -> set[str]:
 def _manifest_problems(root: Root, export: str, keys: set[str]) -> Iterator[Loose]:
     try:
         expected = manifest_objects(root, export)
-    except (InputError, CorruptObject, StorageError, FileNotFoundError, pa.ArrowException) as error:
+    except (SaysoError, FileNotFoundError, pa.ArrowException) as error:
         yield Loose(f"shards/{export}/manifest.json", f"cannot be compared with its shards ({error})")
         keys.add(f"shards/{export}/manifest.json")
         return

@@ -94,13 +94,19 @@ def compact(table: DeltaTable, target_bytes: int, *, vacuum: bool = False) -> No
         table.vacuum(dry_run=False, full=True)
 
 
+def next_fence(table: DeltaTable) -> Transaction:
+    """What a commit carries that removes files: of two that stand on the same version the log takes one."""
+    number = table.transaction_version(_NAME)
+    return Transaction(_NAME, 0 if number is None else number + 1)
+
+
 def _passes(before: int, after: int, every: int) -> bool:
     return after // every > max(before, 0) // every
 
 
 def _join_small_files(table: DeltaTable, target_bytes: int) -> None:
     """Replace small files by larger ones with the same rows, in one commit; CommitFailedError if another did so."""
-    number = table.transaction_version(_NAME)
+    fence = next_fence(table)
     actions: list[AddAction | RemoveAction] = []
     now_ms = int(time.time() * 1000)
     for files in _bins(table, target_bytes):
@@ -109,7 +115,6 @@ def _join_small_files(table: DeltaTable, target_bytes: int) -> None:
             RemoveAction(file.path, data_change=False, deletion_timestamp=now_ms, size=file.bytes) for file in files
         ]
     if actions:
-        fence = Transaction(_NAME, 0 if number is None else number + 1)
         table.create_write_transaction(
             actions,
             "append",

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sayso.root import Root
-from sayso.rows import Media, Narration, Plan, Video
+from sayso.rows import Forgotten, Media, Narration, Plan, Video
 
 
 class Film(NamedTuple):
@@ -53,7 +53,8 @@ class Planned:
 
 
 def films(root: Root) -> dict[str, Film]:
-    """All fetched videos by id."""
+    """All fetched videos by id, but those of the same bytes as one that was forgotten."""
+    forgotten = set(root.table(Forgotten).read(["source_sha256"])["source_sha256"].to_pylist()) - {None}
     task_of = {}
     for piece in root.table(Video).stream(["video_id", "task_id"]):
         task_of.update({video: task for video, task in _records(piece) if task is not None})
@@ -63,7 +64,8 @@ def films(root: Root) -> dict[str, Film]:
         for (video, duration, width, size), digest in zip(
             _records(piece.drop_columns(["source"])), digests, strict=True
         ):
-            found[video] = Film(duration, width, size, digest, task_of.get(video))
+            if digest not in forgotten:
+                found[video] = Film(duration, width, size, digest, task_of.get(video))
     return found
 
 
