@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from ops import show
 from ops.pipeline import CONFIG_KEY
 from ops.scan import Names, Scanned, scan, texts_of
+from ops.verify import manifest_keys
 from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.engine.lease import EVERYTHING, lease
 from sayso.engine.run import new_run_id
@@ -247,9 +248,8 @@ def _publish_manifests(work: _Work) -> None:
         for key, data in objects.items():
             if not storage.exists(key) or storage.read(key) != data:
                 storage.put_bytes(data, key)
-        for key in storage.list(f"shards/{export}"):
-            if PurePosixPath(key).name.startswith("manifest.") and key not in objects:
-                storage.remove(key)
+        for key in set(manifest_keys(work.root, export)) - objects.keys():
+            storage.remove(key)
 
 
 def _purge_tables(work: _Work) -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 from pydantic import BaseModel
 
+from ops import show
 from ops.pipeline import CONFIG_KEY
 from sayso.errors import CorruptObject, SaysoError
 from sayso.root import MARK, Root, mark_of_root
@@ -164,7 +165,8 @@ def _check_exports(root: Root, found: Findings, keys: set[str]) -> None:
     reports = {report.model: report for report in found.tables}
     planned, made = (_values(root, reports[model], "export") for model in (Plan, Shard))
     for export in sorted(made):
-        found.manifests[export] = list(_manifest_problems(root, export, keys))
+        found.manifests[export] = list(manifest_problems(root, export))
+        keys.update(manifest_keys(root, export))
     settings = {profile_key(export) for export in planned}
     settings.update(key for key in root.storage.list("shards") if key.endswith("/export.json"))
     for key in sorted(settings):
@@ -180,20 +182,25 @@ def _values(root: Root, report: TableReport, column: str) -> set[str]:
     return set(root.table(report.model).read([column])[column].to_pylist())
 
 
-def _manifest_problems(root: Root, export: str, keys: set[str]) -> Iterator[Loose]:
+def manifest_problems(root: Root, export: str) -> Iterator[Loose]:
+    """Where an export's manifest is not what its shards come to."""
     try:
         expected = manifest_objects(root, export)
     except (SaysoError, FileNotFoundError, pa.ArrowException) as error:
-        yield Loose(f"shards/{export}/manifest.json", f"cannot be compared with its shards ({error})")
-        keys.add(f"shards/{export}/manifest.json")
+        yield Loose(f"shards/{export}/manifest", f"cannot be compared with its shards ({error})")
         return
-    keys.update(expected)
     for key, data in expected.items():
         try:
             if root.storage.read(key) != data:
                 yield Loose(key, "not what the tables say")
         except FileNotFoundError:
             yield Loose(key, "missing")
+
+
+def manifest_keys(root: Root, export: str) -> list[str]:
+    """The objects of an export's manifest that are there."""
+    prefix = f"shards/{export}/manifest."
+    return [key for key in root.storage.list(f"shards/{export}") if key.startswith(prefix)]
 
 
 def _check_settings(root: Root, found: Findings, keys: set[str]) -> None:
@@ -221,3 +228,13 @@ def _sealed(root: Root, key: str, check: Callable[[bytes, str], object]) -> str 
     except FileNotFoundError:
         return "missing"
     return None
+
+
+def show_verified(found: Verified) -> None:
+    """Say what is wrong, a line each, and how much was read."""
+    for problem in found.problems:
+        show.out.print(problem, markup=False)
+    word = f"{len(found.problems)} broken" if found.problems else "all whole"
+    show.out.print(f"{found.tables} tables, {found.rows} rows, {found.objects} objects: {word}")
+    if found.extra:
+        show.out.print(f"{len(found.extra)} objects belong to no row (an unfinished run leaves such)")

@@ -9,6 +9,7 @@ Killed on the way, a table has its rows as before or as after; the same call aga
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
@@ -73,14 +74,38 @@ def take_out(root: Root, model: type[Row], paths: Collection[str]) -> None:
 
 def purge(root: Root, model: type[Row]) -> int:
     """Remove all of a table that its newest version does not need, also from its log; how many objects that were."""
-    table = root.table(model).opened()
+    table = cut_log(root, model)
     if table is None:
         return 0
+    needed = {f"{folder_of(model)}/{path}" for path, _ in _live(table)}
+    return _remove_but(root, folder_of(model), needed, keep=f"{folder_of(model)}/{LOG}/")
+
+
+def cut_log(root: Root, model: type[Row]) -> DeltaTable | None:
+    """Make a checkpoint of a table's newest version and remove the log before it; the table, None without one."""
+    table = root.table(model).opened()
+    if table is None:
+        return None
     table.create_checkpoint()
-    folder, version = folder_of(model), table.version()
-    needed = {f"{folder}/{path}" for path, _ in _live(table)}
-    needed |= {f"{folder}/{LOG}/{name}" for name in (LAST, f"{version:020}.checkpoint.parquet", f"{version:020}.json")}
-    out_of_use = [key for key in root.storage.list(folder, partial=True) if key not in needed]
+    log, version = f"{folder_of(model)}/{LOG}", table.version()
+    _write_hint(root, log, version, adds=len(_live(table)))
+    needed = {f"{log}/{name}" for name in (LAST, f"{version:020}.checkpoint.parquet", f"{version:020}.json")}
+    _remove_but(root, log, needed)
+    return table
+
+
+def _write_hint(root: Root, log: str, version: int, adds: int) -> None:
+    """Point at the newest checkpoint; one that was there already is not pointed at again by the library."""
+    key = f"{log}/{version:020}.checkpoint.parquet"
+    with root.storage.open(key) as file, pq.ParquetFile(file) as parquet:
+        rows = parquet.metadata.num_rows
+    hint = {"version": version, "size": rows, "sizeInBytes": root.storage.size(key), "numOfAddFiles": adds}
+    root.storage.put_bytes(json.dumps(hint).encode(), f"{log}/{LAST}")
+
+
+def _remove_but(root: Root, folder: str, needed: set[str], keep: str | None = None) -> int:
+    listed = root.storage.list(folder, partial=True)
+    out_of_use = [key for key in listed if key not in needed and not (keep and key.startswith(keep))]
     for key in out_of_use:
         root.storage.remove(key)
     return len(out_of_use)

@@ -39,10 +39,8 @@ ALONE = "site:v3"
 SETTINGS = ShardSettings(samples_per_shard=4, val=0.0, test=0.0)
 
 
-def fill(root: Root, folder: Path) -> Root:
+def fill(root: Root, proxy: Path) -> Root:
     """Videos that share shards, with rows in all tables, and configurations that name one of them."""
-    proxy = folder / "proxy.mp4"
-    Lab.make_proxy(proxy, 4)
     for ids in ([GONE, *STAYS], [ALONE]):
         Lab.add_videos(root, ids, proxy.read_bytes(), 4)
         Lab.make_shards(root, SETTINGS)
@@ -56,9 +54,15 @@ def fill(root: Root, folder: Path) -> Root:
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Root:
-    folder = tmp_path_factory.mktemp("filled")
-    return fill(Root(str(folder / "root")).create(), folder)
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("proxy") / "proxy.mp4"
+    Lab.make_proxy(path, 4)
+    return path
+
+
+@pytest.fixture(scope="module")
+def filled(proxy: Path, tmp_path_factory: pytest.TempPathFactory) -> Root:
+    return fill(Root(str(tmp_path_factory.mktemp("filled") / "root")).create(), proxy)
 
 
 @pytest.fixture
@@ -226,8 +230,8 @@ def test_killed_anywhere_it_is_finished_by_the_same_command(
     assert verify(copy).problems == []
 
 
-def test_on_s3_too(s3: S3, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
-    root = fill(Root(s3.url("forget")).create(), tmp_path)
+def test_on_s3_too(s3: S3, proxy: Path, undisturbed: dict[str, Any]) -> None:
+    root = fill(Root(s3.url("forget")).create(), proxy)
     done = forget(root, [GONE, ALONE])
     assert done.proven
     assert json.loads(root.storage.read("sayso.json")) == {"format": 1}
