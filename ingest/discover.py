@@ -17,7 +17,7 @@ from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.config import Settings
 from sayso.errors import InputError, Retry, RowError, WorkFailed
 from sayso.root import Root
-from sayso.rows import Video
+from sayso.rows import Forgotten, Video
 
 _FEED_BYTES = 32 << 20
 _COMMIT_ROWS = 10_000
@@ -57,14 +57,14 @@ def discover(
 
 
 def record(root: Root, videos: Iterable[Video]) -> Recorded:
-    """Add the videos that the table does not have yet; rows that are there stay as they are.
+    """Add the videos that the table does not have yet; rows that are there stay as they are, forgotten ones stay away.
 
     Commits once `videos` has been read to its end, so an error in a source adds nothing. Of two of these at the same
     time the second to commit raises RootBusy, as it cannot know what the first has added.
     """
     table = root.table(Video)
     writer = table.writer("discover")  # opened before the look at what is there, so that it stands on no later version
-    known = set(table.keys().to_pylist())
+    known = {*table.keys().to_pylist(), *root.table(Forgotten).keys().to_pylist()}
     found = list(videos)
     new = [video for video in found if video.video_id not in known]
     for start in range(0, len(new), _COMMIT_ROWS):

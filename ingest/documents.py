@@ -16,7 +16,7 @@ from ingest.sources.manifests import MANIFEST_SUFFIXES, LeftOut, find
 from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.errors import InputError
 from sayso.root import Root
-from sayso.rows import Page
+from sayso.rows import Forgotten, Page
 
 _COMMIT_ROWS = 10_000
 
@@ -47,13 +47,14 @@ def _manifest(text: str) -> Path:
 
 
 def record_pages(root: Root, pages: Iterable[Page]) -> Recorded:
-    """Add the pages that the table does not have yet, some at a time; rows that are there stay as they are.
+    """Add the pages that the table does not have yet, some at a time; rows that are there stay as they are, forgotten
+    ones stay away.
 
     Of two of these at the same time the second to commit raises RootBusy.
     """
     table = root.table(Page)
     writer = table.writer("discover")  # opened before the look at what is there, so that it stands on no later version
-    known = set(table.keys().to_pylist())
+    known = {*table.keys().to_pylist(), *root.table(Forgotten).keys().to_pylist()}
     before, count = len(known), 0
     waiting = iter(pages)
     while some := list(islice(waiting, _COMMIT_ROWS)):

@@ -24,7 +24,7 @@ from sayso.config import Settings
 from sayso.errors import Skip
 from sayso.ids import safe
 from sayso.root import Root
-from sayso.rows import CaptionTrack, Media, SourceFacts, StoredObject, Video
+from sayso.rows import CaptionTrack, Forgotten, Media, SourceFacts, StoredObject, Video
 from sayso.stage import Resources, Stage
 
 _CHUNK_BYTES = 1 << 20
@@ -62,11 +62,15 @@ class Fetch(Stage[Video, Media]):
         return sum(media.duration for media in made)
 
     def open(self) -> None:
-        """Find ffmpeg."""
+        """Find ffmpeg, and what is not to be fetched again. Nobody forgets anything while a run works."""
         self.ffmpeg = find_ffmpeg()
+        forgotten = self.root.table(Forgotten).read(["id", "source_sha256"])
+        self.forgotten = {*forgotten["id"].to_pylist(), *forgotten["source_sha256"].to_pylist()} - {None}
 
     def __call__(self, row: Video) -> Sequence[Media]:
         """The video's Media row, its objects published. Raises what download, probe and normalise raise."""
+        if row.video_id in self.forgotten:
+            raise Skip("forgotten", "somebody asked for it to be forgotten")
         longest = self.settings.profile.max_duration
         if row.duration and row.duration > longest:
             raise Skip("too_long", f"{row.duration:.0f} s; at most {longest:.0f} s are taken")
@@ -74,6 +78,8 @@ class Fetch(Stage[Video, Media]):
             folder, foreign = Path(name), Path(name) / "foreign"
             foreign.mkdir()
             got = download(row, foreign, self.settings.download, self.sites)
+            if self.forgotten and digest_of_files(got) in self.forgotten:
+                raise Skip("forgotten", "the file has the bytes of one that was forgotten")
             files = [(path, probe(path, folder, self.ffmpeg)) for path in (got.path, got.sound) if path]
             found = reduce(Probe.with_sound, (part for _, part in files))
             proxy = normalise(found, folder / "proxy.mp4", self.settings.profile, self.ffmpeg)
@@ -120,7 +126,7 @@ def source_facts(got: Downloaded, found: Probe, decoded: float) -> SourceFacts:
     `decoded` is the duration that is told where the container declares none.
     """
     video = found.video
-    digest, size = _hash([path for path in (got.path, got.sound) if path])
+    digest, size = _hash(got)
     return SourceFacts(
         sha256=digest,
         bytes=size,
@@ -135,9 +141,14 @@ def source_facts(got: Downloaded, found: Probe, decoded: float) -> SourceFacts:
     )
 
 
-def _hash(paths: Sequence[Path]) -> tuple[str, int]:
+def digest_of_files(got: Downloaded) -> str:
+    """The SHA-256 that `source_facts` gives."""
+    return _hash(got)[0]
+
+
+def _hash(got: Downloaded) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
-    for path in paths:
+    for path in (path for path in (got.path, got.sound) if path):
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)

@@ -34,6 +34,7 @@ from sayso.engine.lease import lease
 from sayso.errors import InputError
 from sayso.root import Root
 from sayso.rows import Page, Run, Video
+from sayso.sealed import sealed_lines
 from sayso.stage import Stage
 from shards.plan import ShardSettings, Totals, propose, summarise
 from shards.stage import MakeShards
@@ -122,17 +123,18 @@ def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bar
     with redirect_stdout(sys.stderr), Engine(root, pipeline.engine) as engine, engine.hold(chosen):
         if only is None or "discover" in only:
             with lease(root, f"{engine.run_id}-discover", ["discover"], engine.pause):
-                _keep_configuration(root, pipeline, engine.run_id)
+                keep_configuration(root, pipeline, engine.run_id)
                 _discover(root, pipeline, engine.run_id, bars)
         else:
-            _keep_configuration(root, pipeline, engine.run_id)
+            keep_configuration(root, pipeline, engine.run_id)
         engine.run(chosen, bars.watch)
     return stages
 
 
-def _keep_configuration(root: Root, pipeline: Pipeline, run_id: str) -> None:
+def keep_configuration(root: Root, pipeline: Pipeline, run_id: str) -> None:
     """For status and replay, and beside the figures of the run."""
     resolved = yaml.safe_dump(pipeline.model_dump(mode="json", exclude=_NOT_KEPT), sort_keys=False).encode()
+    resolved = sealed_lines(resolved)
     root.storage.put_bytes(resolved, CONFIG_KEY)
     root.storage.put_bytes(resolved, f"runs/{run_id}.yaml")
 

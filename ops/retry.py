@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,8 @@ from ops import show
 from ops.failures import check_named, named
 from sayso.engine.failures import ask_again, chosen
 from sayso.engine.inputs import open_failures
+from sayso.engine.lease import lease
+from sayso.engine.run import new_run_id
 from sayso.errors import InputError
 from sayso.root import Root
 from sayso.stage import Stage
@@ -43,18 +46,21 @@ def retry(
     still there. InputError where a stage, a kind, a class or an id is named that is not there.
     """
     by_name = {stage.name: stage for stage in stages}
-    found = {name: open_failures(root, by_name[name]) for name in named(list(by_name), only)}
-    check_named(found.values(), kinds=kinds, reasons=reasons)
-    _check_ids(found, ids)
-    asked = []
-    for name, rows in found.items():
-        rows = chosen(rows, kinds=kinds, reasons=reasons, ids=ids)
-        if not (kinds or reasons or ids):
-            rows = rows.filter(pc.not_equal(rows["kind"], "skip"))
-        asked += _counted(name, rows)
-        if not dry_run:
-            ask_again(root, name, rows)
-    return asked
+    chosen_names = named(list(by_name), only)
+    # Not beside a `sayso forget`, which removes all files that no version of a table names yet.
+    with nullcontext() if dry_run else lease(root, f"{new_run_id()}-retry", ["retry"]):
+        found = {name: open_failures(root, by_name[name]) for name in chosen_names}
+        check_named(found.values(), kinds=kinds, reasons=reasons)
+        _check_ids(found, ids)
+        asked = []
+        for name, rows in found.items():
+            rows = chosen(rows, kinds=kinds, reasons=reasons, ids=ids)
+            if not (kinds or reasons or ids):
+                rows = rows.filter(pc.not_equal(rows["kind"], "skip"))
+            asked += _counted(name, rows)
+            if not dry_run:
+                ask_again(root, name, rows)
+        return asked
 
 
 def _check_ids(found: Mapping[str, pa.Table], ids: Collection[str]) -> None:

@@ -11,7 +11,6 @@ carries the number of the compaction, which the log takes once.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import uuid
@@ -28,6 +27,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from pyarrow.fs import PyFileSystem
 
 from sayso.arrow import fitted
+from sayso.datafile import write_file
 
 _log = logging.getLogger(__name__)
 
@@ -94,22 +94,27 @@ def compact(table: DeltaTable, target_bytes: int, *, vacuum: bool = False) -> No
         table.vacuum(dry_run=False, full=True)
 
 
+def next_fence(table: DeltaTable) -> Transaction:
+    """What a commit carries that removes files: of two that stand on the same version the log takes one."""
+    number = table.transaction_version(_NAME)
+    return Transaction(_NAME, 0 if number is None else number + 1)
+
+
 def _passes(before: int, after: int, every: int) -> bool:
     return after // every > max(before, 0) // every
 
 
 def _join_small_files(table: DeltaTable, target_bytes: int) -> None:
     """Replace small files by larger ones with the same rows, in one commit; CommitFailedError if another did so."""
-    number = table.transaction_version(_NAME)
+    fence = next_fence(table)
     actions: list[AddAction | RemoveAction] = []
     now_ms = int(time.time() * 1000)
     for files in _bins(table, target_bytes):
-        actions.append(_joined(table, files, now_ms))
+        actions.append(_joined(table, files))
         actions += [
             RemoveAction(file.path, data_change=False, deletion_timestamp=now_ms, size=file.bytes) for file in files
         ]
     if actions:
-        fence = Transaction(_NAME, 0 if number is None else number + 1)
         table.create_write_transaction(
             actions,
             "append",
@@ -135,19 +140,11 @@ def _bins(table: DeltaTable, target_bytes: int) -> list[list[_File]]:
     return [files for files in bins if len(files) > 1]
 
 
-def _joined(table: DeltaTable, files: Sequence[_File], now_ms: int) -> AddAction:
+def _joined(table: DeltaTable, files: Sequence[_File]) -> AddAction:
     """Write a new file with the rows of others; no version names it yet."""
     store = PyFileSystem(DeltaStorageHandler.from_table(table._table))
     wanted = pa.schema(table.schema().to_arrow())
-    path = f"part-{uuid.uuid4()}-c000.zstd.parquet"
-    rows = 0
-    with store.open_output_stream(path) as stream, pq.ParquetWriter(stream, wanted, compression="zstd") as writer:
-        for group in _row_groups(store, files, wanted):
-            writer.write_table(group)
-            rows += group.num_rows
-    # The engine reads the extremes of columns off the file; they are not repeated in the log.
-    stats = json.dumps({"numRecords": rows})
-    return AddAction(path, store.get_file_info(path).size, {}, now_ms, data_change=False, stats=stats)
+    return write_file(table, uuid.uuid4().hex, _row_groups(store, files, wanted), wanted, data_change=False)
 
 
 def _row_groups(store: PyFileSystem, files: Sequence[_File], wanted: pa.Schema) -> Iterator[pa.Table]:

@@ -14,8 +14,13 @@ from sayso.tables import Table
 
 R = TypeVar("R", bound=Row)
 
-_MARK = "sayso.json"
+MARK = "sayso.json"
 _FORMAT = 1
+
+
+def mark_of_root() -> bytes:
+    """What the object says that makes a folder a root."""
+    return json.dumps({"format": _FORMAT}).encode()
 
 
 class Root:
@@ -44,8 +49,8 @@ class Root:
         try:
             self.storage.put_bytes(b"", probe)
             self.storage.remove(probe)
-            if not self.storage.exists(_MARK):
-                self.storage.put_bytes(json.dumps({"format": _FORMAT}).encode(), _MARK)
+            if not self.storage.exists(MARK):
+                self.storage.put_bytes(mark_of_root(), MARK)
         except OSError as error:
             raise RootError(
                 f"{self.url}: cannot be written ({error.strerror or error}); choose another --root"
@@ -55,13 +60,13 @@ class Root:
     def open(self) -> Root:
         """This root, if it is one; RootError where there is none or its format is not ours."""
         try:
-            mark = json.loads(self.storage.read(_MARK))
+            mark = json.loads(self.storage.read(MARK))
         except FileNotFoundError:
-            raise RootError(f"{self.url}: not a sayso root (no {_MARK}); `sayso run --root` makes one") from None
+            raise RootError(f"{self.url}: not a sayso root (no {MARK}); `sayso run --root` makes one") from None
         except OSError as error:
             raise RootError(f"{self.url}: cannot be read ({error.strerror or error})") from None
         except json.JSONDecodeError:
-            raise RootError(f"{self.url}/{_MARK}: not JSON; restore it or choose another --root") from None
+            raise RootError(f"{self.url}/{MARK}: not JSON; restore it or choose another --root") from None
         if mark.get("format") != _FORMAT:
             raise RootError(f"{self.url}: format {mark.get('format')}, this sayso reads {_FORMAT}")
         return self

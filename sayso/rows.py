@@ -354,4 +354,18 @@ class Run(Row):
     failed_by_class: list[ClassCount] | None = None
 
 
-TABLES: tuple[type[Row], ...] = (Video, Media, Transcript, Narration, Page, Document, Plan, Shard, Failure, Run)
+class Forgotten(Row):
+    """A video or document that was removed and never comes back, nor another file of the same bytes."""
+
+    table: ClassVar[str] = "forgotten"
+    key_columns: ClassVar[tuple[str, ...]] = ("id",)
+
+    id: str
+    source_sha256: str | None = Field(default=None, description="of the fetched file, where it was fetched")
+    reason: str = ""
+    when: datetime = Field(default_factory=now)
+
+
+TABLES: tuple[type[Row], ...] = (
+    Video, Media, Transcript, Narration, Page, Document, Plan, Shard, Failure, Run, Forgotten,
+)  # fmt: skip

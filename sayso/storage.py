@@ -91,11 +91,11 @@ class Storage:
         """Bytes of an object; FileNotFoundError where there is none."""
         return int(self._call(key, lambda: self.fs.size(self.path(key))))
 
-    def list(self, prefix: str) -> list[str]:
-        """All keys under a prefix, sorted; half-written ones left out."""
-        found = self._call(prefix, lambda: self.fs.find(self.path(prefix)))
+    def list(self, prefix: str, *, partial: bool = False) -> list[str]:
+        """All keys under a prefix ("" for the root), sorted; half-written ones left out unless `partial`."""
+        found = self._call(prefix, lambda: self.fs.find(self.path(prefix) if prefix else self.base))
         keys = (str(path)[len(self.base) + 1 :] for path in found)
-        return sorted(key for key in keys if PARTIAL not in key)
+        return sorted(key for key in keys if partial or PARTIAL not in key)
 
     def open(self, key: str) -> BinaryIO:
         """An object opened for reading."""

@@ -28,6 +28,7 @@ from deltalake.exceptions import DeltaError, DeltaProtocolError, SchemaMismatchE
 
 from sayso.arrow import missing, schema, to_arrow
 from sayso.compaction import NO_HOOKS, PROPERTIES, compact_if_due
+from sayso.datafile import write_file
 from sayso.errors import NoSpace, RootBusy, RootError, SaysoError, StorageError
 from sayso.rows import Row
 
@@ -53,7 +54,7 @@ class Writer:
         self.commits = 0
         """Commits made so far."""
         self._model, self._url, self._options = model, url, dict(options)
-        self._token = uuid.uuid4().hex
+        self._token, self._author = uuid.uuid4().hex, uuid.uuid4().hex
         self._appends = 0
         self._handle = open_table(url, options)
         self._number = self._last()
@@ -98,18 +99,29 @@ class Writer:
             self._handle = self._created()
         self._check_alone()
         there = pa.schema(self._handle.schema().to_arrow())
-        differing = missing(schema(self._model), there) | missing(there, schema(self._model))
-        check_columns(differing, self._url)
+        lacking = missing(schema(self._model), there)
+        check_columns(lacking | missing(there, schema(self._model)), self._url)
+        if lacking:
+            self._grow()
         transactions = [Transaction(self.name, self._number + 1)] if self.name else None
-        write_deltalake(
-            self._handle,
-            data,
-            mode="append",
-            schema_mode="merge" if differing else None,
+        # The same author at every try, so that what an earlier one has written is written over, not beside it.
+        author = f"{self._author}-{self._appends:x}"
+        added = write_file(self._handle, author, [data], data.schema, data_change=True)
+        self._handle.create_write_transaction(
+            [added],
+            "append",
+            self._handle.schema(),
             commit_properties=CommitProperties(custom_metadata={_MARK: mark}, app_transactions=transactions),
             post_commithook_properties=NO_HOOKS,
         )
+        self._handle.update_incremental()
         self._number += 1
+
+    def _grow(self) -> None:
+        """Give the table the model's columns that it lacks, in a commit of their own, without rows."""
+        assert self._handle is not None, "a table is there before it grows"
+        nothing = schema(self._model).empty_table()
+        write_deltalake(self._handle, nothing, mode="append", schema_mode="merge", post_commithook_properties=NO_HOOKS)
 
     def _landed(self, mark: str, base: int) -> bool:
         """Stand on the newest version; whether a version after `base` holds the rows already."""

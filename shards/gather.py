@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sayso.root import Root
-from sayso.rows import Document, Media, Narration, Plan, StoredObject, Video
+from sayso.rows import Document, Forgotten, Media, Narration, Plan, StoredObject, Video
 
 
 class Film(NamedTuple):
@@ -64,7 +64,8 @@ class Planned:
 
 
 def films(root: Root) -> dict[str, Film]:
-    """All fetched videos by id."""
+    """All fetched videos by id, but those of the same bytes as one that was forgotten."""
+    forgotten = set(root.table(Forgotten).read(["source_sha256"])["source_sha256"].to_pylist()) - {None}
     task_of = {}
     for piece in root.table(Video).stream(["video_id", "task_id"]):
         task_of.update({video: task for video, task in _records(piece) if task is not None})
@@ -74,7 +75,8 @@ def films(root: Root) -> dict[str, Film]:
         for (video, duration, width, size, audio), digest in zip(
             _records(piece.drop_columns(["source"])), digests, strict=True
         ):
-            found[video] = Film(duration, width, size, digest, audio, task_of.get(video))
+            if digest not in forgotten:
+                found[video] = Film(duration, width, size, digest, audio, task_of.get(video))
     return found
 
 

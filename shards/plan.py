@@ -29,6 +29,7 @@ from sayso.config import Settings
 from sayso.errors import ConfigError
 from sayso.root import Root
 from sayso.rows import Document, Failure, Narration, Plan, SampleKind
+from sayso.sealed import SEAL, sealed_json
 from shards import gather
 from shards.drafts import Sized, document_sample, samples_of
 from shards.gather import Film, Planned, Said
@@ -337,7 +338,7 @@ def profile_key(export: str) -> str:
 
 def _keep_profile(root: Root, settings: ShardSettings) -> None:
     """Keep the settings, in place of those that a planning left that was killed before it planned anything."""
-    profile = (json.dumps(settings.model_dump(), indent=1, sort_keys=True) + "\n").encode()
+    profile = sealed_json(settings.model_dump())
     key = profile_key(settings.export)
     if not root.storage.exists(key) or root.storage.read(key) != profile:
         root.storage.put_bytes(profile, key)
@@ -348,6 +349,7 @@ def _check_profile(root: Root, settings: ShardSettings) -> None:
         written = json.loads(root.storage.read(profile_key(settings.export)))
     except FileNotFoundError:
         return
+    written.pop(SEAL, None)
     # A setting that is newer than the export has had its default.
     written = ShardSettings.model_validate(written).model_dump()
     asked = settings.model_dump()

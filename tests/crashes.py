@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ingest.discover
+import ops.forget
 import sayso.engine.failures
 import sayso.engine.lease
 import sayso.s3
@@ -35,7 +36,7 @@ from sayso.engine.lease import Holder, lease
 from sayso.engine.ledger import Ledger
 from sayso.errors import Permanent, RootBusy, Skip
 from sayso.root import Root
-from sayso.rows import Media, Row, SourceFacts, Video
+from sayso.rows import Media, Narration, Row, SourceFacts, Video
 from sayso.s3 import Upload
 from sayso.stage import Stage
 from sayso.storage import Storage
@@ -215,6 +216,22 @@ def _discovering() -> None:
     _point(Writer, "append", after=True, fits=_appending("discover", Video))()
 
 
+def _removing(ending: str, beginning: str = "") -> Fits:
+    return lambda storage, key: key.endswith(ending) and key.startswith(beginning)
+
+
+def _step(name: str) -> Callable[[], None]:
+    """Arms the end of a step of forgetting."""
+
+    def arm() -> None:
+        steps = list(ops.forget.STEPS)
+        place = next(place for place, step in enumerate(steps) if step.__name__ == name)
+        steps.insert(place + 1, lambda work: _die())
+        ops.forget.STEPS = tuple(steps)
+
+    return arm
+
+
 WINDOWS: dict[str, Callable[[], None]] = {
     "before the object": _point(Storage, "put_file", fits=_putting("proxy.mp4")),
     "half of the object": _half("proxy.mp4"),
@@ -240,6 +257,18 @@ WINDOWS: dict[str, Callable[[], None]] = {
     "while failures are asked again": _asking,
     "between two commits of discover": _discovering,
     "when the root is made": _point(Storage, "remove"),
+    "forget: remembered": _point(ops.forget, "_remember", after=True),
+    "forget: configurations cleaned": _step("_clean_configurations"),
+    "forget: some objects removed": _point(Storage, "remove", after=True, fits=_removing("/proxy.mp4")),
+    "forget: rows of the first tables removed": _point(
+        ops.forget, "rewrite", fits=lambda root, model, change: model is Narration
+    ),
+    "forget: between rows and plans": _step("_rewrite_tables"),
+    "forget: between plans and shards": _step("_rewrite_plans"),
+    "forget: tar in place, no row": _point(Storage, "put_file", after=True, fits=_putting(".tar")),
+    "forget: shards made, before the manifest": _step("_make_shards_again"),
+    "forget: old files removed in part": _point(Storage, "remove", fits=_removing(".parquet", "tables/narrations/")),
+    "forget: before it is proven": _point(ops.forget, "scan"),
     "stand still before the results": _point(
         Writer, "append", fits=_appending("keep", Media, again=True), act=_stand_still
     ),

@@ -27,6 +27,8 @@ from sayso.root import Root
 from sayso.rows import now
 
 _LOG = logging.getLogger(__name__)
+EVERYTHING = "everything"
+"""Held by one that nobody may work beside, whatever the stage."""
 _FOLDER = "leases"
 _BEAT_SECONDS = 5.0
 _DEAD_AFTER_SECONDS = 4 * _BEAT_SECONDS
@@ -73,7 +75,7 @@ def lease(
     mine = Holder(run_id=run_id, stages=list(stages))
     for other in _others(root, mine):
         if _alive(root, other, pause):
-            busy = ", ".join(sorted({*other.stages} & {*stages}))
+            busy = ", ".join(sorted(_shared(other, mine)))
             raise RootBusy(
                 f"{root.url}: run {other.run_id} (process {other.pid} on {other.host}) works on {busy}; "
                 "wait for it or stop it, then run this again"
@@ -95,8 +97,15 @@ def lease(
 def _others(root: Root, mine: Holder) -> Iterator[Holder]:
     for key in root.storage.list(_FOLDER):
         found = _read(root, key)
-        if found and found.run_id != mine.run_id and {*found.stages} & {*mine.stages}:
+        if found and found.run_id != mine.run_id and _shared(found, mine):
             yield found
+
+
+def _shared(other: Holder, mine: Holder) -> set[str]:
+    """What both hold."""
+    if EVERYTHING in mine.stages:
+        return {*other.stages}
+    return {*other.stages} & {*mine.stages, EVERYTHING}
 
 
 def _read(root: Root, key: str) -> Holder | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable
 
 import sayso.compaction
 import sayso.writer
@@ -22,6 +22,7 @@ from sayso.rows import Video
 from sayso.tables import Table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+COMMIT = DeltaTable.create_write_transaction
 
 
 def records(*names: str, made_by: str = "stage") -> list[dict[str, Any]]:
@@ -162,19 +163,19 @@ def test_of_processes_of_one_name_that_make_a_table_at_once_one_goes_on(table: T
 
 
 def answers(*lost: Callable[[], None] | None) -> Callable[..., None]:
-    """A write whose answer is lost (after it was made) or that is not made at all (None), for the first calls."""
+    """A commit whose answer is lost (after it was made) or that is not made at all (None), for the first calls."""
     todo = list(lost)
 
-    def write(*args: Any, **options: Any) -> None:
+    def commit(*args: Any, **options: Any) -> None:
         if not todo:
-            return write_deltalake(*args, **options)
+            return COMMIT(*args, **options)
         fault = todo.pop(0)
         if fault is not None:
-            write_deltalake(*args, **options)
+            COMMIT(*args, **options)
             fault()
         raise OSError("connection reset by peer")
 
-    return write
+    return commit
 
 
 @pytest.fixture
@@ -195,10 +196,10 @@ def test_a_commit_whose_answer_is_lost_is_made_once(
     def another() -> None:
         table.append(records(next(others)))
 
-    monkeypatch.setattr(sayso.writer, "write_deltalake", answers(lambda: None))
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", answers(lambda: None))
     append(records("b"))
     # Before the writer looks again, others have committed; or the first tries never came through.
-    monkeypatch.setattr(sayso.writer, "write_deltalake", answers(None, None, another))
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", answers(None, None, another))
     append(records("c"))
     append(records("d"))
     assert ids(table) == ["a", "b", "c", "d", "x"]
@@ -210,7 +211,7 @@ def test_after_a_lost_answer_another_run_is_still_told_from_oneself(
 ) -> None:
     writer, rival = table.writer("stage"), table.writer("stage")
     rival.append(records("a"))
-    monkeypatch.setattr(sayso.writer, "write_deltalake", answers(None))
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", answers(None))
     with pytest.raises(RootBusy):
         writer.append(records("a"))
     assert ids(table) == ["a"]

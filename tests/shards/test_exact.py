@@ -15,8 +15,9 @@ import pytest
 from ingest.ffmpeg import find_ffmpeg
 from ingest.normalise import NormaliseSettings, normalise
 from ingest.probe import probe
+from shards.crop import Crop
 from shards.cut import Clip, Proxy
-from shards.decode import Crop, decode
+from shards.decode import decode
 from tests.counted import SIDE, Seen, beeping, counting, heard, number, seen
 
 B_FRAMES = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-bf", "3")

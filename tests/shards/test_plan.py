@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import random
 import shutil
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import pytest
 from sayso.errors import ConfigError
 from sayso.root import Root
 from sayso.rows import Failure, Narration, Plan, Video
+from sayso.sealed import opened_json
 from shards.plan import SPLITS, ShardSettings, left_out, plan_export, profile_key, propose, split_of, summarise
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def test_settings_bind_only_once_something_is_planned(lab: Lab, root: Root) -> N
     world(root, lab, IDS[:2])
     root.storage.put_bytes(b'{"export": "clips", "min_window": 9.0}\n', profile_key("clips"))
     assert plan_export(root, SETTINGS).total.samples == 2 * len(TIMES)
-    assert json.loads(root.storage.read(profile_key("clips"))) == SETTINGS.model_dump()
+    assert opened_json(root.storage.read(profile_key("clips")), "settings") == SETTINGS.model_dump()
 
 
 def test_copies_are_noted_by_the_next_planning_where_one_was_killed_before_it_did(lab: Lab, root: Root) -> None:
