@@ -14,7 +14,6 @@ CPU seconds are those of the process and of its children; sides take turns, rati
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
 import random
 import resource
@@ -35,8 +34,8 @@ from av.video.reformatter import VideoReformatter
 from ingest.ffmpeg import find_ffmpeg
 from ingest.normalise import NormaliseSettings, normalise
 from ingest.probe import probe
-from sayso.errors import SaysoError
-from shards.clips import ClipSettings, make_clip
+from sayso.errors import ConfigError, SaysoError
+from shards.clips import ClipSettings, check_decoder, make_clip
 from shards.cut import Proxy
 from shards.library import RawSample
 
@@ -179,8 +178,12 @@ def run(films: list[Film], size: int, rounds: int) -> bool:
     plain = ClipSettings(frames=FRAMES, fps=FPS, size=size, crop="center", start="center", flip=False)
     bare, ours = bare_side(plain), sayso_side(plain)
     sides = {"bare PyAV": bare, "sayso": ours, "sayso, random": sayso_side(ClipSettings(size=size))}
-    if importlib.util.find_spec("torchcodec"):
-        sides["sayso, torchcodec"] = sayso_side(plain.model_copy(update={"decoder": "torchcodec"}))
+    other = plain.model_copy(update={"decoder": "torchcodec"})
+    try:
+        check_decoder(other)
+        sides["sayso, torchcodec"] = sayso_side(other)
+    except ConfigError as error:
+        print(f"torchcodec is left out: {error}")
     sides["ffmpeg a clip"] = process_side(plain)
     print(f"\n{FRAMES} frames of {size} px at {FPS:g} fps, of {len(films)} clips, {rounds} rounds")
     print(f"mean difference of pixels, of 255: bare PyAV {difference(films, ours, bare):.2f}", end="")

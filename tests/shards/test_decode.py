@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import itertools
 import random
@@ -29,7 +28,18 @@ if TYPE_CHECKING:
     from tests.shards.conftest import Lab
 
 Decoder = Callable[[bytes, Sequence[float], Crop], Pixels]
-INSTALLED = [decode, *([decode_torchcodec] if importlib.util.find_spec("torchcodec") else [])]
+
+
+def installed() -> list[Decoder]:
+    """PyAV always, and torchcodec where it is installed and finds FFmpeg."""
+    try:
+        check_decoder(ClipSettings(decoder="torchcodec"))
+    except ConfigError:
+        return [decode]
+    return [decode, decode_torchcodec]
+
+
+INSTALLED = installed()
 WHOLE = Crop(size=240, short_side=240)
 
 
@@ -78,7 +88,7 @@ def test_clips_cut_anywhere_give_the_pictures_of_their_source(lab: Lab, proxy: P
 def test_only_what_is_needed_is_decoded(lab: Lab, film: bytes) -> None:
     """At a picture a second, beginning at a key frame, nothing but key frames is: the rest may as well be ruined."""
     ruined = bytearray(film)
-    with av.open(io.BytesIO(film)) as container:
+    with av.open(io.BytesIO(film), "r") as container:
         for packet in container.demux(video=0):
             if packet.size and not packet.is_keyframe and packet.pos is not None:
                 ruined[packet.pos + 5 : packet.pos + packet.size] = b"\xff" * (packet.size - 5)
@@ -90,7 +100,7 @@ def test_only_what_is_needed_is_decoded(lab: Lab, film: bytes) -> None:
 
 def as_rgb(film: bytes, times: Sequence[float], width: int, height: int) -> Pixels:
     """Whole pictures scaled by PyAV's own conversion, the plain way."""
-    with av.open(io.BytesIO(film)) as container:
+    with av.open(io.BytesIO(film), "r") as container:
         shown = {round(frame.time or 0, 3): frame for frame in container.decode(video=0)}
         return np.stack([shown[time].to_ndarray(format="rgb24", width=width, height=height) for time in times])
 
