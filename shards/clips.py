@@ -45,7 +45,7 @@ class Clip(TypedDict):
     waveform: NotRequired[torch.Tensor]
     """float32 (samples,), from `start` on; 0 where there is no sound"""
     log_mel: NotRequired[torch.Tensor]
-    """float32 (mel_bins, columns), from `start` on"""
+    """float32 (mel_bins, columns), from `start` on; -10 where there is no sound"""
     sound_mask: NotRequired[torch.Tensor]
     """bool (samples,) or (columns,), True where there is sound"""
 

@@ -36,8 +36,18 @@ def decode(data: bytes, times: Sequence[float], crop: Crop) -> Pixels:
     Before the first picture the first is given, after the last the last. Raises CorruptObject where there is none
     or the clip cannot be decoded.
     """
+    out = np.empty((len(times), crop.size, crop.size, 3), dtype=np.uint8)
+    done = 0
+    cutter: _Cutter | None = None
     with opened(data) as container:
-        return pictures(container, times, crop)
+        for frame, count in _shown(container, times):
+            cutter = cutter or _Cutter(frame, crop)
+            out[done].reshape(crop.size, 3 * crop.size)[:] = cutter(frame)
+            out[done + 1 : done + count] = out[done]
+            done += count
+    if done < len(times):
+        raise CorruptObject("clip has no picture")
+    return out
 
 
 @contextmanager
@@ -48,22 +58,6 @@ def opened(data: bytes) -> Iterator[InputContainer]:
             yield container
     except av.FFmpegError as error:
         raise CorruptObject(f"clip cannot be decoded ({error.strerror})") from None
-
-
-def pictures(container: InputContainer, times: Sequence[float], crop: Crop) -> Pixels:
-    """The same as `decode`, of an opened clip."""
-    out = np.empty((len(times), crop.size, crop.size, 3), dtype=np.uint8)
-    done = 0
-    cutter: _Cutter | None = None
-    for frame, count in _shown(container, times):
-        cutter = cutter or _Cutter(frame, crop)
-        rows = out[done].reshape(crop.size, 3 * crop.size)
-        rows[:] = cutter(frame)
-        out[done + 1 : done + count] = out[done]
-        done += count
-    if done < len(times):
-        raise CorruptObject("clip has no picture")
-    return out
 
 
 class _Cutter:

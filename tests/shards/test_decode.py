@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import itertools
 import random
@@ -29,7 +28,18 @@ if TYPE_CHECKING:
     from tests.shards.conftest import Lab
 
 Decoder = Callable[[bytes, Sequence[float], Crop], Pixels]
-INSTALLED = [decode, *([decode_torchcodec] if importlib.util.find_spec("torchcodec") else [])]
+
+
+def installed() -> list[Decoder]:
+    """PyAV always, and torchcodec where it is installed and finds FFmpeg."""
+    try:
+        check_decoder(ClipSettings(decoder="torchcodec"))
+    except ConfigError:
+        return [decode]
+    return [decode, decode_torchcodec]
+
+
+INSTALLED = installed()
 WHOLE = Crop(size=240, short_side=240)
 
 
