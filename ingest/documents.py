@@ -32,18 +32,21 @@ def discover_documents(
     Raises InputError (one line, naming the manifest) for what cannot be used.
     """
     settings, sites = settings or DiscoverSettings(), sites or SiteSettings()
-    paths = [_manifest(text) for text in given]
+    paths = [path for text in given for path in _manifests(text)]
     for path in paths:
         for page in islice(find(path, sites, left_out), settings.limit):
             yield page if page.language else page.model_copy(update={"language": settings.language})
 
 
-def _manifest(text: str) -> Path:
+def _manifests(text: str) -> list[Path]:
+    """A manifest, or all those in a folder, by name."""
     path = Path(text).expanduser()
-    if path.is_file() and path.suffix.lower() in MANIFEST_SUFFIXES:
-        return path
-    what = "no manifest by its name" if path.is_file() else "no such file"
-    raise InputError(f"{text}: {what}; give a manifest of pictures with texts ({', '.join(MANIFEST_SUFFIXES)})")
+    found = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    taken = [file for file in found if file.suffix.lower() in MANIFEST_SUFFIXES]
+    if not taken:
+        what = "no manifest in it" if path.is_dir() else "no manifest by its name" if found else "no such file"
+        raise InputError(f"{text}: {what}; give a manifest of pictures with texts ({', '.join(MANIFEST_SUFFIXES)})")
+    return taken
 
 
 def record_pages(root: Root, pages: Iterable[Page]) -> Recorded:

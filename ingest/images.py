@@ -55,6 +55,8 @@ class Images(Stage[Page, Document]):
         super().__init__(root)
         self.settings = settings
         self.sites = sites or SiteSettings()
+        self.online = False
+        """Whether this worker has had anything from the web: without a network no host's name is known."""
 
     def time_limit(self, row: Page) -> float:
         """What the downloads and conversions may take together; each ends itself before the worker is ended."""
@@ -107,7 +109,7 @@ class _Fetcher:
     """Brings pictures of one page here, one after the other. Use as a context manager."""
 
     def __init__(self, stage: Images, folder: Path) -> None:
-        self._root, self._settings, self._sites, self._folder = stage.root, stage.settings, stage.sites, folder
+        self._stage, self._settings, self._folder = stage, stage.settings, folder
         self._opened = ExitStack()
 
     def __enter__(self) -> _Fetcher:
@@ -118,7 +120,7 @@ class _Fetcher:
 
     @cached_property
     def _client(self) -> SiteClient:
-        return self._opened.enter_context(SiteClient(self._sites))
+        return self._opened.enter_context(SiteClient(self._stage.sites))
 
     def picture(self, document_id: str, place: int, url: str) -> Picture | _Gone:
         """A picture, published; _Gone where it is gone for good. Raises Retry and NoSpace."""
@@ -129,15 +131,16 @@ class _Fetcher:
             return _Gone(url, error)
         except Retry as error:
             # Most links rot by their host's end, and waiting for one would keep its document for ever.
-            if is_unknown_host(error):
+            if self._stage.online and is_unknown_host(error):
                 return _Gone(url, Permanent("no_such_host", error.message))
             raise
-        stored = self._root.storage.put_file(made.path, f"media/{document_id}/{place}.jpg")
+        stored = self._stage.root.storage.put_file(made.path, f"media/{document_id}/{place}.jpg")
         return Picture(**stored.model_dump(), width=made.width, height=made.height, url=url)
 
     def _download(self, url: str) -> Path:
         limit = self._settings.max_bytes
         _, data = self._client.read(url, limit + 1, seconds=self._settings.download_seconds)
+        self._stage.online = True
         _refuse_size(len(data), limit)
         path = self._folder / "foreign"
         path.write_bytes(data)

@@ -41,7 +41,7 @@ DocumentsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--documents",
-        help="A CSV, TSV, JSONL or Parquet manifest of pictures with texts; see docs/samples.md. "
+        help="A CSV, TSV, JSONL or Parquet manifest of pictures with texts, or a folder of them; see docs/samples.md. "
         "May be given several times.",
     ),
 ]

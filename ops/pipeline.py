@@ -53,7 +53,9 @@ class Pipeline(Settings):
         default=[], description="what to ingest: folders, lists of URLs, feeds, URLs, searches; --videos adds to them"
     )
     documents: list[str] = Field(
-        default=[], description="manifests of pictures with texts: CSV, TSV, JSONL, Parquet; --documents adds to them"
+        default=[],
+        description="manifests of pictures with texts (CSV, TSV, JSONL, Parquet) or folders of them; "
+        "--documents adds to them",
     )
     sites: SiteSettings = SiteSettings()
     discover: DiscoverSettings = DiscoverSettings()

@@ -38,6 +38,7 @@ class Written(NamedTuple):
     document_id: str
     text: str
     images: list[StoredObject]
+    lost: list[str]
     language: str | None = None
     task_id: str | None = None
 

@@ -44,7 +44,7 @@ _SAMPLES_A_COMMIT = 100_000
 
 
 class ShardSettings(Settings):
-    """How narrations become shards. All of it is fixed by the first plan of an export."""
+    """How narrations or documents become shards. All of it is fixed by the first plan of an export."""
 
     export: str = Field("clips", pattern=r"^[A-Za-z0-9_-]+$", description="name of the export, a folder under shards/")
     samples_per_shard: int = Field(1000, ge=1, description="most samples in a shard")
@@ -60,8 +60,8 @@ class ShardSettings(Settings):
     candidates: int = Field(8, ge=1, description="narrations kept in a sample's bag, the anchor among them")
     context_seconds: float = Field(64.0, gt=0, description="length of a long window, in seconds")
     context_stride: float = Field(64.0, gt=0, description="seconds from one long window to the next")
-    val: float = Field(0.05, ge=0, lt=1, description="share of the videos in split val")
-    test: float = Field(0.05, ge=0, lt=1, description="share of the videos in split test")
+    val: float = Field(0.05, ge=0, lt=1, description="share of the videos or documents in split val")
+    test: float = Field(0.05, ge=0, lt=1, description="share of the videos or documents in split test")
 
     @model_validator(mode="after")
     def _consistent(self) -> ShardSettings:

@@ -77,14 +77,14 @@ def survey(
 
 
 def survey_documents(documents: Iterable[Written], planned: Planned, *, single: bool) -> Survey:
-    """Look through all documents, in any order; `single` wants those with one picture.
+    """Look through all documents, in any order; `single` wants those that had one picture, also before any was lost.
 
     Reasons for leaving one out: several_pictures, and duplicate: another has the same text and pictures.
     """
     dropped, usable = Counter[str](), Counter[str]()
     made_of: dict[str, str] = {}
     for document in documents:
-        if single and len(document.images) > 1:
+        if single and len(document.images) + len(document.lost) > 1:
             dropped["several_pictures"] += 1
             continue
         usable[document.document_id] = 1

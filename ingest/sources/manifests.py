@@ -91,6 +91,7 @@ def find(path: Path, sites: SiteSettings, left_out: LeftOut) -> Iterator[Page]:
 def _page(path: Path, columns: Any, sites: SiteSettings) -> Page:
     if not isinstance(columns, Mapping):
         raise BadRow("not_a_row", "not an object with columns")
+    columns = {str(name).strip().lower(): value for name, value in columns.items()}
     text, named = _interleaved(columns)
     if not named:
         raise BadRow("no_images", "names no picture")
@@ -98,6 +99,8 @@ def _page(path: Path, columns: Any, sites: SiteSettings) -> Page:
         raise BadRow("places", f"{text.count(PLACE)} {PLACE} places for {len(named)} pictures")
     if not text.replace(PLACE, "").strip():
         raise BadRow("no_text", "no text beside its pictures")
+    if not _is_unicode("".join([text, *named])):
+        raise BadRow("no_text", "half a character: what cut or escaped this text broke it")
     images = [_address(path, name, sites) for name in named]
     given = _text(columns, "id", "document_id")
     task = _text(columns, "task", "task_id")
@@ -167,10 +170,20 @@ def _words(value: Any) -> str:
 
 def _text(columns: Mapping[str, Any], *names: str) -> str | None:
     """The first of these columns that says anything. A missing text is NaN in some writers."""
-    values = (columns.get(name) for name in names)
-    return next(
-        (text for value in values if value is not None and value == value and (text := str(value).strip())), None
-    )
+    for name in names:
+        value = columns.get(name)
+        if value is None or value != value:
+            continue
+        if not isinstance(value, str | int | float) or not _is_unicode(str(value)):
+            raise BadRow("no_text", f"{name} is no text; pictures inside a manifest are not taken, only URLs and paths")
+        if text := str(value).strip():
+            return text
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written. JSON may hold halves of characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _address(manifest: Path, name: str, sites: SiteSettings) -> str:
@@ -190,7 +203,7 @@ def _address(manifest: Path, name: str, sites: SiteSettings) -> str:
 def _digest(text: str, images: Sequence[str]) -> str:
     """An id from what a document is made of: of files their content, so that a folder may be moved."""
     parts = [text, *(_content(image) for image in images)]
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:20]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 
 def _content(url: str) -> str:
@@ -256,7 +269,7 @@ def _table_lines(path: Path, delimiter: str) -> Iterator[Line]:
                 if names is None:
                     names = _headless(cells)
                     if names is None:
-                        names = [cell.strip().lower() for cell in cells]
+                        names = cells
                         _check_columns(path, names)
                         continue
                 if any(cell.strip() for cell in cells):
@@ -274,7 +287,7 @@ def _headless(cells: Sequence[str]) -> list[str] | None:
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:
-    there = set(names)
+    there = {name.strip().lower() for name in names}
     pair = there & set(_PICTURE) and there & set(_CAPTION)
     lists = "images" in there and there & {"texts", *_CAPTION}
     if not (pair or lists or {"text_list", "image_info"} <= there):

@@ -279,6 +279,27 @@ def test_no_picture_is_fetched_from_inside_the_network(root: Root, site: str) ->
     assert told.value.reason == "private_address"
 
 
+def test_a_host_that_is_gone_is_left_out_once_the_web_is_known_to_be_there(
+    root: Root, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def lookup(host: str, *arguments: object, **more: object) -> object:
+        """As a name server that works answers; the one of this machine may not."""
+        if host.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    gone = "http://nowhere.invalid/1.png"
+    stage = Images(root, ImagesSettings(), OPEN)
+    with pytest.raises(Retry) as told:
+        stage(page(gone))
+    assert told.value.reason == "network"
+    (document,) = stage(page(f"{site}/1.png", gone))
+    assert document.lost == [f"no_such_host {gone}"]
+
+
 def test_a_host_without_a_name_is_told_from_a_network_that_is_down() -> None:
     def failed(number: int) -> Retry:
         retry = Retry("network", "no")

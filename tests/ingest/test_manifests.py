@@ -76,6 +76,15 @@ def test_lists_of_pictures_are_sequences_or_stand_at_their_places(tmp_path: Path
     ]
 
 
+def test_a_folder_of_manifests_gives_all_of_them_whatever_the_case_of_their_columns(tmp_path: Path) -> None:
+    for part in range(3):
+        rows = [{"URL": f"{WEB}/{part}.jpg", "TEXT": f"words {part}", "NSFW": "UNLIKELY"}]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"part-{part}.parquet")
+    (tmp_path / "readme.txt").write_text("not one")
+    found, _ = taken(tmp_path)
+    assert [page.text for page in found] == [f"<image>words {part}" for part in range(3)]
+
+
 def test_the_published_interleaved_layouts_are_known(tmp_path: Path) -> None:
     obelics = {"images": [None, f"{WEB}/1.jpg", None, f"{WEB}/2.jpg"], "texts": ["First.", None, "Then.", None]}
     mmc4 = {
@@ -110,6 +119,8 @@ BAD: list[tuple[Any, str]] = [
     ({"url": None, "caption": "words"}, "no_images"),
     ({"url": "ftp://pictures.example/1.jpg", "caption": "words"}, "bad_url"),
     ({"url": "http://127.0.0.1/1.jpg", "caption": "words"}, "private_address"),
+    ({"url": f"{WEB}/1.jpg", "caption": "half \ud83d"}, "no_text"),
+    ({"image": {"bytes": "abc", "path": None}, "caption": "words"}, "no_text"),
     ("{", "not_a_row"),
     ([1, 2], "not_a_row"),
 ]

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import io
 import json
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from shards.plan import ShardSettings, left_out, plan_export, propose, summarise
 from shards.reader import ClipReader, ReaderSettings
 from shards.stage import MakeShards
 from shards.verify import verify_shard
+from tests.conftest import S3
 
 if TYPE_CHECKING:
     from tests.shards.conftest import Lab
@@ -70,6 +72,19 @@ def read_with_webdataset(root: Root, shards: Sequence[Shard]) -> list[dict[str, 
         found += webdataset.WebDataset(root.storage.path(shard.key), shardshuffle=False).decode("rgb8")
     gc.collect()
     return found
+
+
+def plain(root: Root, shards: Sequence[Shard]) -> list[dict[str, bytes]]:
+    """The same, not decoded, read off the tars."""
+    found: dict[str, dict[str, bytes]] = {}
+    for shard in shards:
+        with tarfile.open(root.storage.path(shard.key)) as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                file = tar.extractfile(member)
+                assert file is not None
+                found.setdefault(key, {})[extension] = file.read()
+    return list(found.values())
 
 
 def read_with_our_reader(root: Root, shards: Sequence[Shard]) -> dict[str, dict[str, bytes]]:
@@ -130,6 +145,21 @@ def test_sound_is_cut_to_the_packet_and_keeps_its_time(lab: Lab, root: Root, pro
     assert read_with_our_reader(root, shards) == {s["__key__"]: {"m4a": s["m4a"]} for s in samples}
 
 
+def test_sound_is_cut_where_there_is_no_picture(lab: Lab, root: Root, proxy: Path) -> None:
+    with SoundTrack(proxy) as track:
+        alone = track.cut(0, 12).data
+    root.storage.put_bytes(alone, f"media/{IDS[0]}/proxy.mp4")
+    lab.append(root, [lab.media_row(IDS[0], alone, 12, width=0)])
+    lab.append(root, [lab.narration(IDS[0], 4.2, 5.5)])
+    shards = lab.make_shards(root, SOUND)
+    assert whole(root, shards)
+    (members,) = read_with_our_reader(root, shards).values()
+    (facts,) = [json.loads(sample["json"]) for sample in plain(root, shards)]
+    # The window is [2.35, 7.35): beeps at 3, 4, ... 7.
+    beeps = [beep + facts["clip_start"] for beep in lab.beeps(members["m4a"])]
+    assert beeps == pytest.approx([3, 4, 5, 6, 7], abs=0.02)
+
+
 def test_sound_is_the_same_wherever_the_cut_begins(proxy: Path) -> None:
     """What a packet decodes to depends on the one before it: that one goes along, hidden."""
 
@@ -151,9 +181,12 @@ def test_sound_is_the_same_wherever_the_cut_begins(proxy: Path) -> None:
 @quiet
 def test_captioned_pictures_are_samples(lab: Lab, root: Root) -> None:
     add_documents(root, lab, {**captions(12), "page": "<image>two<image>"})
+    rest = next(root.table(Document).rows(document_id="document:000"))
+    rest = rest.model_copy(update={"document_id": "document:rest", "text": "of two <image>", "lost": ["http_404 u"]})
+    lab.append(root, [rest])
     shards = lab.make_shards(root, PICTURES)
     assert whole(root, shards)
-    assert summarise(propose(root, PICTURES)).dropped == {"several_pictures": 1}
+    assert summarise(propose(root, PICTURES)).dropped == {"several_pictures": 2}
     assert {shard.split for shard in shards} == {"train", "val", "test"}
     assert all(shard.seconds == 0 and shard.samples <= 5 for shard in shards)
     samples = read_with_webdataset(root, shards)
@@ -200,6 +233,16 @@ def test_documents_have_a_place_in_the_text_for_each_picture(lab: Lab, root: Roo
         for place, data in enumerate(stored):
             with Image.open(io.BytesIO(data)) as opened:
                 assert np.array_equal(sample[f"{place}.jpg"], np.asarray(opened))
+
+
+def test_documents_in_a_store_become_the_same_shards(lab: Lab, root: Root, s3: S3) -> None:
+    found = []
+    for each in (root, Root(s3.url("documents")).create()):
+        add_documents(each, lab, {**captions(70), "a": "<image>" * 9 + "nine"})
+        shards = lab.make_shards(each, PAGES.model_copy(update={"samples_per_shard": 100}))
+        assert whole(each, shards)
+        found.append({shard.shard: shard.sha256 for shard in shards})
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("settings", [SOUND, PICTURES, PAGES], ids=lambda settings: settings.kind)
