@@ -29,6 +29,7 @@ from shards.reader import ClipReader, ReaderSettings
 from tests.seaweed import SeaweedFS
 
 SAMPLES, CLIP_BYTES, ROUNDS = 1000, 60_000, 3
+BLOCK = 4  # shards that are shuffled together: a few blocks have to fit into what this makes
 _KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": "endpoint_url"}
 
 
@@ -86,7 +87,7 @@ def on_s3(url: str, folder: Path, samples: int) -> None:
 
 def settings(**changed: Any) -> ReaderSettings:
     """An epoch of all clips."""
-    return ReaderSettings(per_video=False, **changed)
+    return ReaderSettings(per_video=False, block_shards=BLOCK, **changed)
 
 
 def rate(samples: Iterable[Any], expected: int) -> float:
@@ -115,7 +116,7 @@ def told(where: str, best: dict[str, float], ours: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("shards", type=int, nargs="?", default=8)
+    parser.add_argument("shards", type=int, nargs="?", default=12)
     parser.add_argument("--s3", action="store_true")
     given = parser.parse_args()
     main(given.shards, given.s3)
