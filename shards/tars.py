@@ -27,9 +27,10 @@ log = logging.getLogger(__name__)
 _OPEN = 128
 _FETCHERS = 2
 _CHUNK_BYTES = 16 << 20
-# So many samples are asked for at once whatever is being fetched: a run begins. Later a sample waits a moment for its
-# tar, so that requests for single samples, each of which costs as much as a megabyte, do not hold the tars up.
-_AT_ONCE = 128
+# A run begins with so many samples, and fetches no tars until they are asked for or some time is over. Later a sample
+# waits a moment for its tar, so that requests for single samples, which cost as much as a megabyte, do not hold it up.
+_FIRST = 128
+_FIRST_SECONDS = 1.0
 _WAIT = 0.25
 
 
@@ -137,6 +138,7 @@ class RemoteTars:
         self._closed = threading.Event()
         self._arrived = threading.Condition()
         self._ranges = 0
+        self._begun = threading.Event()
 
     def read(self, shard: int, begin: int, end: int) -> bytes:
         """The bytes [begin, end) of a shard's tar; fewer where it is shorter. BrokenSample where there is none."""
@@ -155,8 +157,12 @@ class RemoteTars:
 
     def _awaited(self, shard: int) -> bool:
         """Wait a moment for a tar that is being fetched; whether it may be there now."""
-        self._ranges += 1
-        if shard not in self._asked or self._ranges <= _AT_ONCE:
+        if not self._begun.is_set():
+            self._ranges += 1
+            if self._ranges >= _FIRST:
+                self._begun.set()
+            return False
+        if shard not in self._asked:
             return False
         with self._arrived:
             return self._arrived.wait_for(lambda: shard not in self._asked, _WAIT)
@@ -190,6 +196,8 @@ class RemoteTars:
 
     def _fetch_wanted(self, cache: Cache) -> None:
         while (shard := self._queue.get()) is not None and not self._closed.is_set():
+            self._begun.wait(_FIRST_SECONDS)
+            self._begun.set()
             self._fetch(cache, shard)
             with self._arrived:
                 self._asked.discard(shard)
