@@ -25,7 +25,7 @@ from ingest.sources.folder import is_file_url, path_of
 from sayso.config import Settings
 from sayso.errors import Permanent, Retry, RowError, Skip
 from sayso.root import Root
-from sayso.rows import PLACE, Document, Page, Picture
+from sayso.rows import PLACE, Document, Forgotten, Page, Picture
 from sayso.stage import Stage
 
 
@@ -63,12 +63,18 @@ class Images(Stage[Page, Document]):
         one = (1 + self.sites.retries) * self.settings.download_seconds + self.settings.jpeg.seconds
         return 60.0 + one * min(len(row.images), self.settings.max_images)
 
+    def open(self) -> None:
+        """Find what is not to be fetched again. Nobody forgets anything while a run works."""
+        self.forgotten = {*self.root.table(Forgotten).keys().to_pylist()}
+
     def __call__(self, row: Page) -> Sequence[Document]:
         """The document, its pictures published.
 
         Raises Skip with the reason of the first picture that is gone, where the document is dropped for it;
         Skip("too_many_pictures"); Retry where a picture may come later; NoSpace.
         """
+        if row.document_id in self.forgotten:
+            raise Skip("forgotten", "somebody asked for it to be forgotten")
         if len(row.images) > self.settings.max_images:
             raise Skip("too_many_pictures", f"{len(row.images)} pictures are more than {self.settings.max_images}")
         with tempfile.TemporaryDirectory(prefix="sayso-") as name, _Fetcher(self, Path(name)) as fetcher:

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from sayso.config import Settings
 from sayso.errors import ConfigError
+from sayso.rows import PLACE
 from shards.crop import Crop
 from shards.decode import Pixels, decode, opened
 from shards.decode_torchcodec import check_torchcodec, decode_torchcodec
@@ -25,8 +26,6 @@ from shards.sound import SoundSettings, lengths, log_mel, waveform
 from shards.stills import stills
 
 _DECODERS = {"pyav": decode, "torchcodec": decode_torchcodec}
-_PLACE = "<image>"
-"""Where a picture stands in a document's text."""
 
 
 class Clip(TypedDict):
@@ -178,7 +177,7 @@ def _frames(
 
 def _of_pictures(text: str, count: int) -> str:
     """A text up to the place of the first picture that is not among the `count` first."""
-    return _PLACE.join(text.split(_PLACE)[: count + 1])
+    return PLACE.join(text.split(PLACE)[: count + 1])
 
 
 def _add_sound(clip: Clip, members: Mapping[str, bytes], start: float, settings: ClipSettings) -> None:

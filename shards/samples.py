@@ -63,7 +63,7 @@ class ReadSettings(Settings):
         20_000_000_000, ge=0, description="most that the folder holds, least recently used shards go; 0 for no cache"
     )
     cache_from: float = Field(
-        0.5, ge=0, description="least part of a shard that this machine must want for the whole of it to be fetched"
+        0.4, ge=0, description="least part of a shard that this machine must want for the whole of it to be fetched"
     )
 
     @property

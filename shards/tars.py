@@ -3,7 +3,7 @@
     wanted in part   a request for the range of each sample
     wanted whole     the same, until a thread has the tar in the cache; then from there
 
-Nobody waits for a whole tar.
+Nobody waits long for a whole tar.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ log = logging.getLogger(__name__)
 
 _OPEN = 128
 _FETCHERS = 2
-_CHUNK_BYTES = 8 << 20
+_CHUNK_BYTES = 16 << 20
+# A run begins with so many samples, and fetches no tars until they are asked for or some time is over. Later a sample
+# waits a moment for its tar, so that requests for single samples, which cost as much as a megabyte, do not hold it up.
+_FIRST = 128
+_FIRST_SECONDS = 1.0
+_WAIT = 0.25
 
 
 class Tars(Protocol):
@@ -131,10 +136,15 @@ class RemoteTars:
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._fetchers: list[threading.Thread] = []
         self._closed = threading.Event()
+        self._arrived = threading.Condition()
+        self._ranges = 0
+        self._begun = threading.Event()
 
     def read(self, shard: int, begin: int, end: int) -> bytes:
         """The bytes [begin, end) of a shard's tar; fewer where it is shorter. BrokenSample where there is none."""
         file = self._files.get(shard)
+        if file is None and self._awaited(shard):
+            file = self._files.get(shard)
         if file is not None:
             return os.pread(file.number, end - begin, begin)
         key = self._manifest.tar(shard)
@@ -144,6 +154,18 @@ class RemoteTars:
             raise BrokenSample("missing_tar", f"{key}: missing") from None
         except CorruptObject:
             raise BrokenSample("short_tar", f"{key}: has no bytes [{begin}, {end})") from None
+
+    def _awaited(self, shard: int) -> bool:
+        """Wait a moment for a tar that is being fetched; whether it may be there now."""
+        if not self._begun.is_set():
+            self._ranges += 1
+            if self._ranges >= _FIRST:
+                self._begun.set()
+            return False
+        if shard not in self._asked:
+            return False
+        with self._arrived:
+            return self._arrived.wait_for(lambda: shard not in self._asked, _WAIT)
 
     def distrust(self, shard: int) -> bool:
         """A tar in the cache may be broken where that in the store is whole."""
@@ -174,8 +196,12 @@ class RemoteTars:
 
     def _fetch_wanted(self, cache: Cache) -> None:
         while (shard := self._queue.get()) is not None and not self._closed.is_set():
+            self._begun.wait(_FIRST_SECONDS)
+            self._begun.set()
             self._fetch(cache, shard)
-            self._asked.discard(shard)
+            with self._arrived:
+                self._asked.discard(shard)
+                self._arrived.notify_all()
 
     def _fetch(self, cache: Cache, shard: int) -> None:
         """Fetch one. What goes wrong here is not lost: whoever wants a sample asks the store for it."""
