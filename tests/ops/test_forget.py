@@ -21,7 +21,7 @@ from ops.pipeline import Pipeline, keep_configuration
 from ops.scan import Names, scan
 from ops.verify import verify
 from sayso.engine.lease import lease
-from sayso.errors import InputError, RootBusy
+from sayso.errors import CorruptObject, InputError, RootBusy
 from sayso.root import Root
 from sayso.rows import Failure, Forgotten, Media, Narration, Plan, Shard, Transcript, Video
 from shards.plan import ShardSettings, plan_export
@@ -241,3 +241,11 @@ def test_on_s3_too(s3: S3, proxy: Path, undisturbed: dict[str, Any]) -> None:
         key: undisturbed[key] for key in undisturbed if key.endswith((".tar", ".mp4"))
     }
     assert verify(root).problems == []
+
+
+def test_a_broken_file_of_a_table_is_not_written_anew(copy: Root) -> None:
+    path = next(Path(copy.url, "tables/narrations").glob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CorruptObject, match="`sayso verify --repair` first"):
+        forget(copy, [GONE])
+    assert copy.table(Forgotten).keys().to_pylist() == [GONE]

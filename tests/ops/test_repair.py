@@ -192,6 +192,17 @@ def test_what_no_row_vouches_for_is_removed_unless_a_row_may_be_lost(copy: Root)
     assert f"media/{lost}/proxy.mp4" in done.verified.extra
 
 
+def test_without_its_settings_nothing_is_fetched(copy: Root) -> None:
+    path = first(copy, "media/*/proxy.mp4")
+    for each in (path, first(copy, "pipeline.yaml"), first(copy, "runs/*.yaml")):
+        flip(each)
+    left = path.read_bytes()
+    done = repair(copy)
+    assert f"media {path.parent.name}: pipeline.yaml: not the bytes that its checksum is of" in done.not_mended
+    assert path.read_bytes() == left
+    assert len(done.verified.problems) == 3
+
+
 # Each with what the next run has to fetch.
 WINDOWS = {
     "repair: proxy fetched again, old row": 0,
