@@ -31,7 +31,7 @@ from sayso.errors import CorruptObject, InputError, RowError
 from sayso.rewrite import Change, batches, purge, rewrite
 from sayso.root import Root
 from sayso.rows import TABLES, Forgotten, Media, Plan, Row, Shard, Video
-from sayso.sealed import sealed_lines
+from sayso.sealed import check_lines, sealed_lines
 from sayso.storage import PARTIAL
 from sayso.tablecheck import folder_of
 from shards.manifest import manifest_objects
@@ -116,7 +116,12 @@ def _clean_configurations(work: _Work) -> None:
     for key in [CONFIG_KEY, *storage.list("runs")]:
         if not storage.exists(key):
             continue
-        settings = yaml.safe_load(storage.read(key))
+        text = storage.read(key)
+        try:
+            check_lines(text, key)
+        except CorruptObject:  # left to verify; if an id is in it, the scan will say so
+            continue
+        settings = yaml.safe_load(text)
         cleaned = _without(settings, lambda text: text in work.urls or bool(work.names.in_text(text)))
         if cleaned != settings:
             storage.put_bytes(sealed_lines(yaml.safe_dump(cleaned, sort_keys=False).encode()), key)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ from pydantic import BaseModel
 
 from ops import show
 from ops.forget import shard_of
-from ops.pipeline import CONFIG_KEY, stages_of
+from ops.pipeline import CONFIG_KEY, Pipeline, stages_of
 from ops.verify import Broken, Findings, Loose, Verified, Watch, find, manifest_problems, verify
 from sayso.arrow import MADE_BY, MADE_FROM, from_arrow
 from sayso.datafile import digest_of
@@ -32,7 +33,7 @@ from sayso.engine.run import new_run_id
 from sayso.errors import CorruptObject, SaysoError
 from sayso.rewrite import batches, cut_log, rewrite, take_out
 from sayso.root import MARK, Root, mark_of_root
-from sayso.rows import Failure, Media, Narration, Row, Run, Shard, Transcript
+from sayso.rows import Failure, Row, Run, Shard
 from sayso.sealed import check_lines, sealed_json
 from sayso.stage import Stage
 from sayso.storage import hash_stream
@@ -41,9 +42,6 @@ from sayso.tablelog import LAST, LOG, read_log
 from shards.manifest import publish_manifest
 from shards.plan import ShardSettings
 from shards.stage import MakeShards
-
-# A stage makes their rows again where they are gone, or, of the last two, nothing depends on them.
-_MADE_BY_STAGES: tuple[type[Row], ...] = (Media, Transcript, Narration, Shard, Failure, Run)
 
 _CHECKPOINT = ".checkpoint.parquet"
 
@@ -98,13 +96,18 @@ def _mend_settings(root: Root, loose: Loose) -> str | None:
         root.storage.put_bytes(sealed_json(json.loads(settings.pop())), loose.key)
         return None
     # The newest run's configuration lies in two places.
-    newest = max((key for key in configurations if key != CONFIG_KEY), default=None)
-    runs = [key for key in root.storage.list("runs") if key.endswith(".yaml")]
-    source = newest if loose.key == CONFIG_KEY else CONFIG_KEY
-    if source not in configurations or (source == CONFIG_KEY and loose.key != max([*runs, loose.key])):
+    newest = max((f"runs/{run_id}.yaml" for run_id in _runs(root)), default=None)
+    source = {CONFIG_KEY: newest, newest: CONFIG_KEY}.get(loose.key)
+    if source not in configurations:
         return "there is no other copy of it"
     root.storage.put_bytes(configurations[source], loose.key)
     return None
+
+
+def _runs(root: Root) -> set[str]:
+    """The ids of all runs that anything is left of; they sort by time."""
+    listed = {PurePosixPath(key).stem for key in root.storage.list("runs") if key.endswith(".yaml")}
+    return listed | {*root.table(Run).read(["run_id"])["run_id"].to_pylist()}
 
 
 def _dumped(settings: dict[str, Any]) -> str:
@@ -131,11 +134,16 @@ def _mend_table(work: _Work, report: TableReport) -> None:
         return
     what = f"{len(lost)} files of table {report.model.table}"
     rows = sum(report.log.state.files[path].rows for path in lost)
-    if report.model not in _MADE_BY_STAGES:
+    if not _comes_again(work.root, report.model):
         work.note(what, f"their {rows} rows come from outside: restore the files from a copy")
         return
     take_out(work.root, report.model, lost)
     work.note(f"{what} taken out of it: the next `sayso run` makes their {rows} rows again", None)
+
+
+def _comes_again(root: Root, model: type[Row]) -> bool:
+    """Whether a stage makes a table's rows again where they are gone, or nothing depends on them."""
+    return model in (Failure, Run, *(stage.writes for stage in stages_of(root, Pipeline())))
 
 
 def _mend_log(root: Root, report: TableReport) -> str | None:
@@ -198,6 +206,9 @@ def _make_again(work: _Work, row: Row, key: str) -> str | None:
 def _stage_of(root: Root, row: Row) -> Stage[Any, Any]:
     if isinstance(row, Shard):
         return MakeShards(root, ShardSettings(export=row.export))
+    # With other settings it would make other bytes.
+    if root.storage.exists(CONFIG_KEY):
+        check_lines(root.storage.read(CONFIG_KEY), CONFIG_KEY)
     return next(stage for stage in stages_of(root) if stage.writes is type(row))
 
 

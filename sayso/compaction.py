@@ -11,6 +11,7 @@ carries the number of the compaction, which the log takes once.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 import uuid
@@ -27,7 +28,8 @@ from deltalake.transaction import AddAction, RemoveAction
 from pyarrow.fs import PyFileSystem
 
 from sayso.arrow import fitted
-from sayso.datafile import write_file
+from sayso.datafile import digest_of, write_file
+from sayso.errors import CorruptObject
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ def compact_if_due(open_table: Callable[[], DeltaTable], before: int, after: int
     target = next(size for times, size in _LEVELS if _passes(before, after, times * COMPACT_EVERY))
     try:
         compact(open_table(), target, vacuum=_passes(before, after, _VACUUM * COMPACT_EVERY))
-    except (DeltaError, OSError, pa.ArrowInvalid) as error:
+    except (DeltaError, OSError, pa.ArrowInvalid, CorruptObject) as error:
         _log.info("compaction of version %d is left to another time: %s", after, error)
 
 
@@ -165,9 +167,17 @@ def _batches(store: PyFileSystem, files: Sequence[_File], wanted: pa.Schema) -> 
     """Files are fetched a few at a time, for the store's sake, and read in this thread, for Python's end's sake."""
     with ThreadPoolExecutor(_READERS) as readers:
         for some in _windows(files):
-            for data in readers.map(lambda file: store.open_input_file(file.path).read(), some):
+            for data in readers.map(lambda file: _sound(store, file.path), some):
                 for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(_BATCH_ROWS, use_threads=False):
                     yield fitted(batch, wanted)
+
+
+def _sound(store: PyFileSystem, path: str) -> bytes:
+    """A data file's bytes; CorruptObject where they are not those of its name: joined they would look whole."""
+    data: bytes = store.open_input_file(path).read()
+    if digest_of(path) not in (None, hashlib.sha256(data).hexdigest()):
+        raise CorruptObject(f"{path}: not the bytes that its name says")
+    return data
 
 
 def _windows(files: Sequence[_File]) -> Iterator[list[_File]]:

@@ -21,9 +21,10 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
 from sayso.compaction import NO_HOOKS, next_fence
-from sayso.datafile import write_file
+from sayso.datafile import digest_of, write_file
+from sayso.errors import CorruptObject
 from sayso.root import Root
-from sayso.rows import Row
+from sayso.rows import Row, StoredObject
 from sayso.storage import Storage
 from sayso.tablecheck import folder_of
 from sayso.tablelog import LAST, LOG
@@ -36,9 +37,12 @@ _GROUP_BYTES = 32 << 20
 
 
 def batches(storage: Storage, key: str) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet file, a few at a time."""
-    with storage.open(key) as file, pq.ParquetFile(file) as parquet:
-        yield from parquet.iter_batches(_BATCH_ROWS, use_threads=False)
+    """The rows of a Parquet file, a few at a time; CorruptObject where it is missing or none any more."""
+    try:
+        with storage.open(key) as file, pq.ParquetFile(file) as parquet:
+            yield from parquet.iter_batches(_BATCH_ROWS, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptObject(f"{key}: cannot be read ({error}); `sayso verify --repair` first") from error
 
 
 def rewrite(root: Root, model: type[Row], change: Change) -> int:
@@ -57,6 +61,7 @@ def rewrite(root: Root, model: type[Row], change: Change) -> int:
             before, after = before + batch.num_rows, after + changed.num_rows
             touched = touched or changed is not batch
         if touched:
+            _check(root, key, path, size)
             less += before - after
             actions.append(_removed(path, size))
             if after:
@@ -114,6 +119,12 @@ def _remove_but(root: Root, folder: str, needed: set[str], keep: str | None = No
 def _live(table: DeltaTable) -> list[tuple[str, int]]:
     found = pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pylist()
     return sorted((file["path"], file["size_bytes"]) for file in found)
+
+
+def _check(root: Root, key: str, path: str, size: int) -> None:
+    """CorruptObject where a file is broken: written anew it would look whole."""
+    if digest := digest_of(path):
+        root.storage.check(StoredObject(key=key, sha256=digest, bytes=size))
 
 
 def _removed(path: str, size: int) -> RemoveAction:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -124,7 +125,7 @@ def _replay(
 ) -> None:
     begin = checkpoints.get(log.first) if log.first else Checkpoint(State(), 0)
     whole = begin is not None and not log.problems
-    state = begin.state if begin else State()
+    state = deepcopy(begin.state) if begin else State()
     for version in entries:
         key = f"{folder}/{version:020}.json"
         try:

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 import ingest.discover
 import ops.forget
+import ops.repair
 import sayso.engine.failures
 import sayso.engine.lease
 import sayso.s3
@@ -269,6 +270,9 @@ WINDOWS: dict[str, Callable[[], None]] = {
     "forget: shards made, before the manifest": _step("_make_shards_again"),
     "forget: old files removed in part": _point(Storage, "remove", fits=_removing(".parquet", "tables/narrations/")),
     "forget: before it is proven": _point(ops.forget, "scan"),
+    "repair: proxy fetched again, old row": _point(ops.repair, "_replace"),
+    "repair: between the old row and the new": _point(Writer, "append", fits=_appending("fetch", Media)),
+    "repair: checkpoint away, none made": _point(ops.repair, "cut_log"),
     "stand still before the results": _point(
         Writer, "append", fits=_appending("keep", Media, again=True), act=_stand_still
     ),

@@ -107,6 +107,47 @@ def test_a_missing_table_file_is_found(sayso: Command, undisturbed: Path, tmp_pa
     assert ran.json()["problems"][0].startswith("tables/narrations")
 
 
+def test_a_forgotten_video_is_not_fetched_again(
+    sayso: Command, undisturbed: Path, small_videos: Path, tmp_path: Path, contents_of: Callable[[Path], Any]
+) -> None:
+    copy = tmp_path / "root"
+    shutil.copytree(undisturbed, copy)
+    root = Root(str(copy)).open()
+    video = next(root.table(Shard).rows()).video_ids[0]
+    ran = sayso("forget", video, "--root", copy, "--reason", "asked by the uploader", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json()["scanned"]["found"] == []
+    before = contents_of(copy)
+    shutil.copy(next(small_videos.glob("*.mp4")), tmp_path / "named-otherwise.mp4")
+    ran = sayso("run", "--videos", small_videos, "--videos", tmp_path / "named-otherwise.mp4", "--root", copy)
+    assert ran.code == 0, ran.err
+    assert contents_of(copy) == before
+    assert video not in [row.video_id for row in _media(root)]
+    assert len(_media(root)) == 3
+    ran = sayso("verify", "--root", copy)
+    assert ran.code == 0, ran.out
+
+
+def test_verify_mends_what_it_can(
+    sayso: Command, undisturbed: Path, tmp_path: Path, contents_of: Callable[[Path], Any]
+) -> None:
+    copy = tmp_path / "root"
+    shutil.copytree(undisturbed, copy)
+    shard = next(Root(str(copy)).open().table(Shard).rows())
+    media = _media(Root(str(copy)))[0]
+    for key in (shard.key, media.key):
+        (copy / key).write_bytes(b"broken")
+    ran = sayso("verify", "--root", copy, "--repair")
+    assert ran.code == 0, ran.out + ran.err
+    assert f"mended: media {media.video_id}" in ran.out
+    assert contents_of(copy) == contents_of(undisturbed)
+    assert (copy / media.key).read_bytes() == (undisturbed / media.key).read_bytes()
+    (copy / next(copy.glob("tables/videos/*.parquet"))).write_bytes(b"broken")
+    ran = sayso("verify", "--root", copy, "--repair")
+    assert ran.code == 1
+    assert "NOT mended: 1 files of table videos: their 4 rows come from outside" in ran.out
+
+
 def test_doctor_finds_this_machine_fit(sayso: Command) -> None:
     ran = sayso("doctor", "--json")
     assert ran.code == 0, ran.out

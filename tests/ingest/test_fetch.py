@@ -18,7 +18,8 @@ from ingest.sites import SiteSettings
 from ingest.sources.folder import find
 from sayso.errors import Permanent, Skip
 from sayso.root import Root
-from sayso.rows import Media, Video
+from sayso.rows import Forgotten, Media, Video
+from tests.made import put
 
 Make = Callable[..., Path]
 
@@ -81,6 +82,17 @@ def test_the_original_is_kept_if_asked_for_under_the_ending_of_what_it_is(root: 
 
 def test_a_video_without_sound_says_so(root: Root, make: Make) -> None:
     assert not fetched(root, video_of(make("x.mp4", *SCENE))).audio
+
+
+def test_what_was_forgotten_is_not_fetched_under_its_id_or_another(root: Root, make: Make) -> None:
+    video = video_of(make("x.mp4", *SCENE, *TONE))
+    other = video_of(make("y.mp4", *SCENE))
+    digest = fetched(root, video).source.sha256
+    put(root, [Forgotten(id="site:x", source_sha256=digest), Forgotten(id=other.video_id)], "forget")
+    for each in (video, other):
+        with pytest.raises(Skip) as told:
+            fetched(root, each)
+        assert told.value.reason == "forgotten"
 
 
 def test_a_long_video_is_not_even_downloaded(root: Root) -> None:

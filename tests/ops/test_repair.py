@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from sayso.rows import Media, Narration, Run, Shard, Transcript, Video
 from sayso.tablecheck import check_table
 from shards.plan import ShardSettings
 from shards.stage import MakeShards
+from tests.conftest import REPOSITORY
 from tests.contents import content_hash
 from tests.crashes import work
 from tests.made import put
@@ -186,6 +190,42 @@ def test_what_no_row_vouches_for_is_removed_unless_a_row_may_be_lost(copy: Root)
     assert not copy.storage.exists("media/folder:x/proxy.mp4")
     assert copy.storage.exists(f"media/{lost}/proxy.mp4")
     assert f"media/{lost}/proxy.mp4" in done.verified.extra
+
+
+def test_without_its_settings_nothing_is_fetched(copy: Root) -> None:
+    path = first(copy, "media/*/proxy.mp4")
+    for each in (path, first(copy, "pipeline.yaml"), first(copy, "runs/*.yaml")):
+        flip(each)
+    left = path.read_bytes()
+    done = repair(copy)
+    assert f"media {path.parent.name}: pipeline.yaml: not the bytes that its checksum is of" in done.not_mended
+    assert path.read_bytes() == left
+    assert len(done.verified.problems) == 3
+
+
+# Each with what the next run has to fetch.
+WINDOWS = {
+    "repair: proxy fetched again, old row": 0,
+    "repair: between the old row and the new": 1,
+    "repair: checkpoint away, none made": 0,
+}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_killed_anywhere_the_same_command_or_the_next_run_goes_on(copy: Root, window: str) -> None:
+    flip(first(copy, "media/*/proxy.mp4"))
+    first(copy, "tables/narrations/_delta_log/*.checkpoint.parquet").unlink()
+    other = Pipeline.model_validate({"shard": SETTINGS.model_dump(), "fetch": {"profile": {"fps": 5}}})
+    keep_configuration(copy, other, "20260102T000000-aaaaaa")
+    command = [sys.executable, "-m", "tests.crashes", window, "sayso", "verify", "--repair", "--root", copy.url]
+    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == -signal.SIGKILL, ran.stdout + ran.stderr
+    assert repair(copy).verified.problems == []
+    fetch = Fetch(copy, other.fetch)
+    assert stage_tally(copy, fetch).pending == WINDOWS[window]
+    work(fetch)
+    assert sorted(media.fps for media in copy.table(Media).rows()) == [5, 10, 10]
+    assert verify(copy).problems == verify(copy).extra == []
 
 
 def test_nothing_is_mended_while_a_run_is_at_work(copy: Root) -> None:

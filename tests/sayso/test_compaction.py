@@ -18,6 +18,7 @@ from deltalake.exceptions import CommitFailedError
 import sayso.compaction
 import sayso.writer
 from sayso.compaction import compact
+from sayso.errors import CorruptObject
 from sayso.root import Root
 from sayso.rows import Span, Transcript, Video
 from sayso.tables import Table
@@ -120,6 +121,20 @@ def test_of_two_compactions_at_once_one_has_its_way(table: Table[Video]) -> None
         compact(second, MB)
     sayso.compaction.compact_if_due(lambda: second, 0, 100)
     assert len(ids(table)) == 11
+
+
+def test_a_broken_file_is_not_made_to_look_whole(table: Table[Video]) -> None:
+    for number in range(4):
+        table.append(records(f"v{number}"))
+    path = next(Path(table.url).glob("*.parquet"))
+    data = bytearray(path.read_bytes())
+    data[-10] ^= 1  # in the footer's length or behind it
+    path.write_bytes(bytes(data))
+    before = files(table)
+    with pytest.raises(CorruptObject, match="not the bytes that its name says"):
+        compact(DeltaTable(table.url), MB)
+    sayso.compaction.compact_if_due(lambda: DeltaTable(table.url), 0, 100)
+    assert files(table) == before
 
 
 _APPENDER = """
