@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ops import jobs_cli, show
+from ops import care_cli, jobs_cli, show
 from sayso.errors import SaysoError, Stopped, UserError
 
 app = typer.Typer(
@@ -327,60 +327,7 @@ def replay(
         raise typer.Exit(1)
 
 
-@app.command(name="verify")
-def verify_command(
-    root: RootOption,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Make again what can be made again; nothing may work on the root then.")
-    ] = False,
-    json: JsonOption = False,
-) -> None:
-    """Re-read every object and table, and name what is not whole."""
-    from ops import repair as mending
-    from ops.verify import show_verified, verify
-    from sayso.root import Root
-
-    # A root may be mended of which only the mark is broken.
-    opened = Root(root) if repair and Root(root).storage.list("tables") else Root(root).open()
-    repaired = mending.repair(opened) if repair else None
-    found = repaired.verified if repaired else verify(opened)
-    if json:
-        show.as_json((repaired or found).model_dump())
-    else:
-        if repaired:
-            mending.show_repaired(repaired)
-        show_verified(found)
-    if found.problems:
-        raise typer.Exit(1)
-
-
-@app.command(name="forget")
-def forget_command(
-    root: RootOption,
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ID...", help="Ids of videos or documents; none: finish what was begun."),
-    ] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept beside the id in table forgotten.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed; do nothing.")] = False,
-    json: JsonOption = False,
-) -> None:
-    """Remove videos everywhere and for good, make their shards again without them, and prove it by looking.
-
-    Nothing may work on the root meanwhile. What was killed on the way is finished by the same command.
-
-    Example: sayso forget youtube:dQw4w9WgXcQ --root ./data --reason "asked by the uploader"
-    """
-    from ops.forget import forget, show_forgot
-    from sayso.root import Root
-
-    done = forget(Root(root).open(), ids or [], reason, dry_run=dry_run)
-    if json:
-        show.as_json(done.model_dump())
-    else:
-        show_forgot(done, dry_run=dry_run)
-    if not dry_run and not done.proven:
-        raise typer.Exit(1)
+care_cli.add_to(app)
 
 
 @app.command(name="doctor")
