@@ -62,6 +62,7 @@ class Cache:
         with _opened(partial) as file:
             if not _lock(file) or not _is(file, partial):
                 return self.holds(name)
+            moved = False
             try:
                 if self.holds(name):
                     return True
@@ -71,10 +72,13 @@ class Cache:
                     file.flush()
                 with self._locked():
                     partial.replace(self.folder / name)
+                moved = True
                 return True
             finally:
-                with self._locked():
-                    partial.unlink(missing_ok=True)
+                # Nobody else touches what lies there while it is locked. Once it is moved, another's may lie there.
+                if not moved:
+                    with self._locked():
+                        partial.unlink(missing_ok=True)
 
     def _reserve(self, file: BinaryIO, size: int) -> bool:
         """Give a file its full size, if there is or can be made room for it."""
