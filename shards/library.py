@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sayso.errors import CorruptObject
 from sayso.storage import Storage
 from shards.broken import BrokenSample
 from shards.contents import Manifest, SharedVideos
@@ -216,9 +215,12 @@ class Library:
         """One sample. BrokenSample where it cannot be had, or its bytes are not those that were indexed."""
         index, tar = self.index(shard), self.manifest.tar(shard)
         begin, end = index.span(row)
+        data = self.tars.read(shard, begin, end)
         try:
-            return index.sample(row, self.tars.read(shard, begin, end), tar)
-        except CorruptObject:
-            if not self.tars.distrust(shard):
+            return index.sample(row, data, tar)
+        except BrokenSample:
+            afresh = self.tars.read_afresh(shard, begin, end)
+            if afresh == data:
                 raise
-            return index.sample(row, self.tars.read(shard, begin, end), tar)
+        self.tars.forget(shard)
+        return index.sample(row, afresh, tar)

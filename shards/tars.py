@@ -40,8 +40,11 @@ class Tars(Protocol):
     def read(self, shard: int, begin: int, end: int) -> bytes:
         """The bytes [begin, end) of a shard's tar; fewer where it is shorter. BrokenSample where there is none."""
 
-    def distrust(self, shard: int) -> bool:
-        """What was read is not what it should be: whether it may be better when it is read again."""
+    def read_afresh(self, shard: int, begin: int, end: int) -> bytes:
+        """The same from the source itself, where what was read before is not what it should be."""
+
+    def forget(self, shard: int) -> None:
+        """What is kept of a tar is not what it should be."""
 
     def want(self, shards: Iterable[int]) -> None:
         """Most of these tars will be read."""
@@ -82,10 +85,9 @@ class _OpenFiles:
             self._files[shard] = found = _Descriptor(number)
             return found
 
-    def forget(self, shard: int) -> bool:
-        """Whether there was one."""
+    def forget(self, shard: int) -> None:
         with self._lock:
-            return self._files.pop(shard, None) is not None
+            self._files.pop(shard, None)
 
     def _forget_removed(self) -> None:
         """Let go of what was removed, whose room on the disk is free only then, and of what is too much."""
@@ -115,9 +117,13 @@ class LocalTars:
         except FileNotFoundError:
             return None
 
-    def distrust(self, shard: int) -> bool:
-        """The file may have been replaced since it was opened; once it was opened anew, nothing helps."""
-        return self._files.forget(shard)
+    def read_afresh(self, shard: int, begin: int, end: int) -> bytes:
+        """The same from the file that lies there now: it may have been replaced since it was opened."""
+        self._files.forget(shard)
+        return self.read(shard, begin, end)
+
+    def forget(self, shard: int) -> None:
+        """Nothing is kept but open files."""
 
     def want(self, shards: Iterable[int]) -> None:
         """The operating system has a cache of its own."""
@@ -147,6 +153,10 @@ class RemoteTars:
             file = self._files.get(shard)
         if file is not None:
             return os.pread(file.number, end - begin, begin)
+        return self.read_afresh(shard, begin, end)
+
+    def read_afresh(self, shard: int, begin: int, end: int) -> bytes:
+        """The same from the store."""
         key = self._manifest.tar(shard)
         try:
             return self._storage.read(key, begin, end)
@@ -167,12 +177,12 @@ class RemoteTars:
         with self._arrived:
             return self._arrived.wait_for(lambda: shard not in self._asked, _WAIT)
 
-    def distrust(self, shard: int) -> bool:
-        """A tar in the cache may be broken where that in the store is whole."""
-        if self._cache is None or not self._files.forget(shard):
-            return False
-        self._cache.drop(self._name(shard))
-        return True
+    def forget(self, shard: int) -> None:
+        """Take a tar out of the cache."""
+        self._files.forget(shard)
+        if self._cache is not None:
+            log.warning("%s: damaged in the cache, read from the store", self._manifest.tar(shard))
+            self._cache.drop(self._name(shard))
 
     def want(self, shards: Iterable[int]) -> None:
         """Fetch tars whole, in this order, in the background."""
