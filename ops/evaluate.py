@@ -15,7 +15,7 @@ from pathlib import Path
 from ingest.discover import record
 from ingest.sources import folder
 from ops import show
-from ops.pipeline import load_pipeline, run_pipeline
+from ops.pipeline import CONFIG_KEY, Pipeline, recorded, run_pipeline
 from sayso.engine.failures import FINISHED, newest_failures
 from sayso.errors import ConfigError, InputError
 from sayso.root import Root
@@ -56,7 +56,7 @@ def evaluate_protocol(
     embedder = Embedder(load_model(model), device)
     if videos is not None:
         opened = Root(root or str(videos / KEPT))
-        there = prepare(asked.video_ids(), videos, opened, pipeline_settings(embedder.clips, overrides))
+        there = prepare(asked.video_ids(), videos, opened, embedder.clips, overrides)
     elif overrides:
         raise ConfigError(f"{overrides[0]}: settings say how the files of --videos are ingested; give --videos")
     else:
@@ -68,14 +68,10 @@ def evaluate_protocol(
         )
 
 
-def pipeline_settings(clips: ReaderSettings, overrides: Sequence[str]) -> list[str]:
-    """Proxies with as many frames a second and pixels as the model looks at; what the user says stands over that."""
-    fps, short_side = max(10, math.ceil(clips.fps)), max(256, clips.size)
-    return [f"fetch.profile.fps={fps}", f"fetch.profile.short_side={short_side}", *overrides]
-
-
-def prepare(asked: Sequence[str], videos: Path, root: Root, settings: Sequence[str]) -> Videos:
-    """Ingest those files of a folder that are asked for and not in the root yet.
+def prepare(
+    asked: Sequence[str], videos: Path, root: Root, clips: ReaderSettings, overrides: Sequence[str] = ()
+) -> Videos:
+    """Ingest those files of a folder that are asked for and not in the root yet, fit for a model that looks at `clips`.
 
     InputError where the folder has none of them.
     """
@@ -87,14 +83,24 @@ def prepare(asked: Sequence[str], videos: Path, root: Root, settings: Sequence[s
             f"video's id, as in {asked[0]}.mp4"
         )
     found = {name: next(folder.find(file)) for name, file in files.items()}
-    pipeline = load_pipeline(None, settings, [])
     root.create()
+    pipeline = pipeline_of(root, clips, overrides)
     record(root, {video.video_id: video for video in found.values()}.values())
     ids = {name: video.video_id for name, video in found.items()}
     if set(ids.values()) - _settled(root):
         with show.bars() as bars:
             run_pipeline(root, pipeline, ["fetch"], bars)
     return _videos(asked, ids, root)
+
+
+def pipeline_of(root: Root, clips: ReaderSettings, overrides: Sequence[str]) -> Pipeline:
+    """The pipeline of the root's newest run; a new root gets proxies with all that a model that looks at `clips` sees.
+
+    What the user says stands over both.
+    """
+    fps, short_side = max(10, math.ceil(clips.fps)), max(256, clips.size)
+    fitting = [f"fetch.profile.fps={fps}", f"fetch.profile.short_side={short_side}"]
+    return recorded(root, [*([] if root.storage.exists(CONFIG_KEY) else fitting), *overrides])
 
 
 def find_files(asked: Sequence[str], videos: Path) -> dict[str, Path]:

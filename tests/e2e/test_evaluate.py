@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from ops.cli import app
 from ops.evaluate import evaluate_protocol
 from sayso.root import Root
 from sayso.rows import Media
@@ -79,3 +81,11 @@ def test_the_root_alone_gives_the_same_figures(report: Any, given: list[str | Pa
     found = evaluate_protocol(YouCook2, model, annotations, root=report["root"], windows=2)
     assert found.metrics == pytest.approx(report["metrics"])
     assert found.missing == dict.fromkeys(["dddddddddd4", "gone5"], "not in the root")
+
+
+def test_own_pairs_are_measured_in_the_same_root(report: Any, given: list[str | Path]) -> None:
+    options = ["--checkpoint", str(given[1]), "--root", report["root"], "--pairs", str(given[3])]
+    ran = CliRunner().invoke(app, ["evaluate", "retrieval", *options])
+    assert ran.exit_code == 0, ran.output
+    assert "4 clips of 3 videos (2 of 5 videos are not in the root)" in ran.stdout
+    assert "missing (not in the root): 2 videos: dddddddddd4, gone5" in ran.stdout

@@ -8,8 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ops.cli import app
-from ops.evaluate import evaluate_protocol, find_files, missing_lines, pipeline_settings
+from ops.evaluate import evaluate_protocol, find_files, missing_lines, pipeline_of
+from ops.pipeline import CONFIG_KEY
 from sayso.errors import ConfigError, InputError, ModelNotFound, RootError
+from sayso.root import Root
 from shards.reader import ReaderSettings
 from tests.films import random_model
 from train.evaluate.protocols import PROTOCOLS
@@ -58,13 +60,20 @@ def test_missing_videos_are_counted_by_reason_with_the_first_few() -> None:
     ]
 
 
-def test_proxies_have_the_pictures_that_the_model_looks_at() -> None:
-    assert pipeline_settings(ReaderSettings(fps=5, size=112), []) == [
-        "fetch.profile.fps=10",
-        "fetch.profile.short_side=256",
-    ]
-    wanted = pipeline_settings(ReaderSettings(fps=12.5, size=288), ["fetch.profile.crf=18"])
-    assert wanted == ["fetch.profile.fps=13", "fetch.profile.short_side=288", "fetch.profile.crf=18"]
+def test_proxies_have_the_pictures_that_the_model_looks_at(root: Root) -> None:
+    quick, coarse = ReaderSettings(fps=12.5, size=288), ReaderSettings(fps=5, size=112)
+    profile = pipeline_of(root, coarse, []).fetch.profile
+    assert (profile.fps, profile.short_side) == (10, 256)
+    profile = pipeline_of(root, quick, ["fetch.profile.crf=18"]).fetch.profile
+    assert (profile.fps, profile.short_side, profile.crf) == (13, 288, 18)
+    profile = pipeline_of(root, quick, ["fetch.profile.fps=25"]).fetch.profile
+    assert (profile.fps, profile.short_side) == (25, 288)
+
+
+def test_a_root_that_is_there_goes_on_with_its_own_settings(root: Root) -> None:
+    root.storage.put_bytes(b"fetch: {profile: {crf: 20}}", CONFIG_KEY)
+    profile = pipeline_of(root, ReaderSettings(fps=16), []).fetch.profile
+    assert (profile.fps, profile.crf) == (10, 20)
 
 
 def test_what_cannot_be_measured_says_what_to_do(clips_csv: Path, tmp_path: Path) -> None:

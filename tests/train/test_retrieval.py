@@ -33,7 +33,7 @@ def test_rank_counts_what_scores_higher_and_half_of_what_ties() -> None:
     assert (found.r1, found.r5, found.r10, found.median_rank) == (25, 100, 100, 2.5)
 
 
-def test_published_programs_count_ties_as_won() -> None:
+def test_ties_may_be_counted_as_won() -> None:
     scores = torch.tensor([[0.9, 0.9, 0.1], [0.2, 0.5, 0.9], [0.3, 0.3, 0.3]])
     assert ranks(scores, ties="won").tolist() == [1, 2, 1]
     assert retrieval_metrics(scores, ties="won").r1 == pytest.approx(200 / 3)

@@ -3,8 +3,8 @@
     rank of a query = 1 + candidates that score higher than the right one + half of those that score the same
     R@K = share of queries with rank <= K, in %
 
-A model that gives everything the same score therefore gets what guessing gets, not a perfect result. Published
-programs mostly count ties as won (rank = 1 + candidates that score higher); that is given beside it, for parity.
+A model that gives everything the same score therefore gets what guessing gets, not a perfect result. Some
+programs count ties as won (rank = 1 + candidates that score higher); that is given beside it, for parity.
 """
 
 from typing import Literal

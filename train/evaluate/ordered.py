@@ -7,8 +7,8 @@ best[t, k] = the least cost of the steps up to k with step k at t:
 
     best[t, k] = cost[t, k] + min over t' < t of best[t', k - 1]
 
-O(T K). T = K leaves one assignment, one step a bin; the program published with CrossTask reads values it never wrote
-there. T < K leaves none.
+O(T K). T = K leaves one assignment, one step a bin; the program published with CrossTask ends there in a state that
+cannot be reached. T < K leaves none.
 """
 
 import numpy as np

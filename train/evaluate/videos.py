@@ -4,6 +4,7 @@ Videos vanish from their sites, so figures rest on those that are left, and say 
 dataset root, never a foreign file.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Videos:
             if media.fps < fps - 0.01:
                 raise InputError(
                     f"the proxy of {video_id} has {media.fps:g} frames a second and the model looks at {fps:g}; "
-                    f"take another --root, ingested with fetch.profile.fps={fps:g}"
+                    f"take another --root, ingested with fetch.profile.fps={math.ceil(fps)}"
                 )
 
 
