@@ -30,6 +30,8 @@ from train.weights import load_model
 KEPT = ".sayso"
 """Where the root with the proxies lies in a folder of videos, unless another is named."""
 _EXAMPLES = 5
+_LABELS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "median_rank": "median rank"}
+_PERCENT = {"r1", "r5", "r10", "accuracy", "recall"}
 
 
 def evaluate_protocol(
@@ -151,7 +153,10 @@ def show_report(report: Report) -> None:
     title = f"{report.protocol}: {report.used} of {report.of} {report.unit}"
     if report.unit != "videos":
         title += f", {videos.found} of {videos.of} videos"
-    rows = [[name, _figure(value), _figure(report.chance.get(name))] for name, value in report.metrics.items()]
+    rows = [
+        [_LABELS.get(name, name), _figure(name, value), _figure(name, report.chance.get(name))]
+        for name, value in report.metrics.items()
+    ]
     show.table(title, ["metric", "model", "chance"], rows, right=frozenset({"model", "chance"}))
     if report.parts:
         _show_parts(report.parts)
@@ -160,8 +165,9 @@ def show_report(report: Report) -> None:
 
 
 def _show_parts(parts: Mapping[str, Figures]) -> None:
-    columns = list(next(iter(parts.values())))
-    rows = [[name, *(_figure(figures.get(column)) for column in columns)] for name, figures in parts.items()]
+    names = list(next(iter(parts.values())))
+    columns = [_LABELS.get(name, name) for name in names]
+    rows = [[part, *(_figure(name, figures.get(name)) for name in names)] for part, figures in parts.items()]
     show.table("in parts", ["part", *columns], rows, right=frozenset(columns))
 
 
@@ -173,7 +179,7 @@ def missing_lines(missing: Mapping[str, str]) -> Iterator[str]:
         yield f"missing ({why}): {len(ids)} videos: {', '.join(ids[:_EXAMPLES])}{more}"
 
 
-def _figure(value: float | None) -> str:
+def _figure(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    return str(int(value)) if float(value).is_integer() else f"{value:.1f}"
+    return f"{value:.1f} %" if name in _PERCENT else f"{value:g}"
