@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ops import care_cli, jobs_cli, show
+from ops import care_cli, evaluate_cli, jobs_cli, show
 from sayso.errors import SaysoError, Stopped, UserError
 
 app = typer.Typer(
@@ -24,9 +24,6 @@ app = typer.Typer(
 )
 # What shells say of a command that was stopped by Ctrl-C.
 INTERRUPTED = 130
-
-evaluate = typer.Typer(help="Measure a trained model.", no_args_is_help=True)
-app.add_typer(evaluate, name="evaluate")
 
 RootOption = Annotated[str, typer.Option("--root", help="The dataset root: a folder or any fsspec URL.")]
 VideosOption = Annotated[
@@ -175,32 +172,6 @@ def train(
         show.out.print(f"{result['steps']} steps, loss {result['loss']:.3f}; model: {result['model']}", highlight=False)
 
 
-@evaluate.command()
-def retrieval(
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="A training run's folder, or a model's.")],
-    root: RootOption,
-    pairs: Annotated[
-        Path | None, typer.Option("--pairs", help="CSV with video_id, start, end, text: clips of the root's videos.")
-    ] = None,
-    export: Annotated[str | None, typer.Option("--export", help="An export of the root, instead of --pairs.")] = None,
-    split: Annotated[str, typer.Option("--split", help="The split of the export.")] = "test",
-    windows: Annotated[int, typer.Option("--windows", min=1, help="Windows of a clip that are averaged.")] = 10,
-    json: JsonOption = False,
-) -> None:
-    """Zero-shot text-to-video retrieval: R@1, R@5, R@10, median rank, beside chance."""
-    from ops.retrieval import show_retrieval
-    from train.evaluate.retrieval import evaluate_retrieval
-
-    with show.counter("clips") as progress:
-        found = evaluate_retrieval(
-            checkpoint, root, pairs=pairs, export=export, split=split, windows=windows, progress=progress
-        )
-    if json:
-        show.as_json(found.to_json())
-    else:
-        show_retrieval(found)
-
-
 @app.command(name="demo")
 def demo_command(
     folder: Annotated[Path, typer.Option("--root", help="Where everything is put.")] = Path("demo-data"),
@@ -344,6 +315,7 @@ def doctor_command(json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+evaluate_cli.add_to(app)
 jobs_cli.add_to(app)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -93,17 +94,21 @@ def commands() -> str:
 
     from ops.cli import app
 
-    names = [["--help"]]
-    for command in app.registered_commands:
-        assert command.name or command.callback
-        names.append([command.name or command.callback.__name__, "--help"])  # type: ignore[union-attr]  # one of both is there
-    names.append(["evaluate", "retrieval", "--help"])
+    names = [["--help"], *([name, "--help"] for name in _names(app))]
+    for group in app.registered_groups:
+        assert group.name and group.typer_instance
+        names += [[group.name, name, "--help"] for name in _names(group.typer_instance)]
     parts = ["# Commands", "", _MADE, ""]
     for name in names:
         result = CliRunner().invoke(app, name, prog_name="sayso", env={"COLUMNS": "110", "TERM": "dumb"})
         text = "\n".join(line.rstrip() for line in result.stdout.strip().splitlines())
         parts += [f"## sayso {' '.join(name[:-1])}".rstrip(), "", "```", text, "```", ""]
     return "\n".join(parts)
+
+
+def _names(app: typer.Typer) -> list[str]:
+    """The commands of an app or of a group."""
+    return [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]  # one of both is there
 
 
 PAGES = {"configuration.md": configuration, "commands.md": commands}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ops import show
+from ops.evaluate import missing_lines
 from train.evaluate.retrieval import RetrievalResult
 
 
@@ -19,3 +20,5 @@ def show_retrieval(found: RetrievalResult) -> None:
     if found.videos.found < found.videos.of:
         title += f" ({found.videos.of - found.videos.found} of {found.videos.of} videos are not in the root)"
     show.table(title, ["metric", "model", "chance"], rows, right=frozenset({"model", "chance"}))
+    for line in missing_lines(dict.fromkeys(found.missing, "not in the root")):
+        show.out.print(line, markup=False, highlight=False)

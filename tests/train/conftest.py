@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,9 +16,9 @@ from sayso.root import Root
 from sayso.rows import Media, Narration, Row, Shard, SourceFacts, Video
 from shards.plan import ShardSettings
 from shards.stage import MakeShards
+from tests.films import COLOURS, film
 from train.launch import TrainResult, launch
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
 SECONDS = 8.0
 
 
@@ -30,20 +27,6 @@ def one_thread() -> None:
     """Several test processes share few cores."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-
-
-def _film(path: Path, colour: tuple[int, int, int]) -> None:
-    options = {"g": "10", "keyint_min": "10", "preset": "ultrafast", "threads": "1"}
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=10, options=options)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(int(SECONDS * 10)):
-            picture = np.zeros((48, 64, 3), np.uint8)
-            picture[:, : 32 + number % 8] = colour
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 10)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 def _append(root: Root, rows: Iterable[Row]) -> None:
@@ -94,9 +77,9 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Root:
     folder = tmp_path_factory.mktemp("small")
     root = Root(str(folder / "root")).create()
     for name, colour in COLOURS.items():
-        film = folder / f"{name}.mp4"
-        _film(film, colour)
-        data = film.read_bytes()
+        path = folder / f"{name}.mp4"
+        film(path, [colour], seconds=SECONDS)
+        data = path.read_bytes()
         ids = [f"demo:{name}{copy}" for copy in range(4)]
         media = [_media(video, data) for video in ids]
         for row in media:

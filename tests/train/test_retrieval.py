@@ -33,6 +33,13 @@ def test_rank_counts_what_scores_higher_and_half_of_what_ties() -> None:
     assert (found.r1, found.r5, found.r10, found.median_rank) == (25, 100, 100, 2.5)
 
 
+def test_ties_may_be_counted_as_won() -> None:
+    scores = torch.tensor([[0.9, 0.9, 0.1], [0.2, 0.5, 0.9], [0.3, 0.3, 0.3]])
+    assert ranks(scores, ties="won").tolist() == [1, 2, 1]
+    assert retrieval_metrics(scores, ties="won").r1 == pytest.approx(200 / 3)
+    assert retrieval_metrics(torch.zeros(30, 30), ties="won").r1 == 100
+
+
 def test_ranks_agree_with_sorting_where_nothing_ties() -> None:
     scores = torch.randn(50, 50)
     expected = [sorted(row, reverse=True).index(row[i]) + 1 for i, row in enumerate(scores.tolist())]
@@ -80,8 +87,8 @@ def test_the_published_file_reads() -> None:
         ("video_id,start,end,text\na,0,1,b\na,x,2,b\n", r"line 3: start 'x' and end '2' must be seconds"),
         ("video_id,start,end,text\na,5,2,b\n", r"line 2: start 5\.0 and end 2\.0 are not a stretch"),
         ("video_id,start,end,text\na,1,2,\n", "line 2: no text"),
-        ("video_id,start,end,text\na,1\n", "line 2: start '1' and end None must be seconds"),
-        ("video_id,start,end,text\n", "no pairs in it"),
+        ("video_id,start,end,text\na,1\n", "line 2: no end"),
+        ("video_id,start,end,text\n", "no rows in it"),
     ],
 )
 def test_what_is_wrong_in_a_csv_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -112,6 +119,7 @@ def test_retrieval_over_the_videos_of_a_csv_that_are_there(
     assert found.chance.r1 == 25
     assert found.r1 > 50, "the model was trained to tell four colours apart"
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert found.missing == ["elsewhere"]
     assert found.to_json()["chance"]["median_rank"] == 2.5
     assert found.step == 60
 

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from sayso.errors import CorruptObject
-from sayso.root import Root
-from sayso.rows import Media
 from shards.crop import Crop
 from shards.decode import decode
 from shards.reader import ClipReader, ReaderSettings
 from train.evaluate.pairs import Pair
+from train.evaluate.videos import Videos
 
 Seen = tuple[Pair, Tensor]
 """A pair and its windows, uint8 (windows, T, size, size, 3)."""
@@ -28,46 +27,56 @@ def window_starts(start: float, end: float, *, windows: int, seconds: float) -> 
     return starts
 
 
-def windows_of(data: bytes, start: float, end: float, clips: ReaderSettings, *, windows: int) -> Tensor:
-    """The windows over [start, end) of an MP4's own time -> uint8 (windows, T, size, size, 3)."""
-    crop = Crop(size=clips.size, short_side=clips.scaled_short_side)
-    starts = window_starts(start, end, windows=windows, seconds=clips.frames / clips.fps)
-    pictures = [decode(data, [first + i / clips.fps for i in range(clips.frames)], crop) for first in starts]
-    return torch.stack([torch.from_numpy(picture) for picture in pictures])
+def trained_crop(clips: ReaderSettings) -> Crop:
+    """The middle of a picture scaled as in training, with a margin around the crop."""
+    return Crop(size=clips.size, short_side=clips.scaled_short_side)
 
 
-def videos_in_root(pairs: Sequence[Pair], root: Root) -> dict[str, Media]:
-    """The media row of each video of the pairs that the root has, by the id in the pair.
+def published_crop(clips: ReaderSettings) -> Crop:
+    """The middle square of a picture, the whole of its short side: what the published protocols look at."""
+    return Crop(size=clips.size, short_side=clips.size)
 
-    A CSV names videos by the id that their site gave them; ours have the site's name in front (youtube:ID).
+
+def windows_at(data: bytes, starts: Sequence[float], clips: ReaderSettings, crop: Crop) -> Iterator[Tensor]:
+    """The windows that begin at these seconds of an MP4 -> uint8 (T, size, size, 3) each.
+
+    Behind the end of the video its last picture stands.
     """
-    rows = [row for row in root.table(Media).rows() if row.width]
-    named = {row.video_id.partition(":")[2]: row for row in rows} | {row.video_id: row for row in rows}
-    return {pair.video_id: named[pair.video_id] for pair in pairs if pair.video_id in named}
+    for first in starts:
+        yield torch.from_numpy(decode(data, [first + i / clips.fps for i in range(clips.frames)], crop))
+
+
+def usable(pairs: Sequence[Pair], videos: Videos) -> list[Pair]:
+    """The pairs whose video is there and has not ended before they begin."""
+    return [p for p in pairs if p.video_id in videos.there and p.start < videos.there[p.video_id].duration]
 
 
 def clips_in_root(
-    pairs: Sequence[Pair], media: dict[str, Media], root: Root, clips: ReaderSettings, *, windows: int
+    pairs: Sequence[Pair], videos: Videos, clips: ReaderSettings, crop: Crop, *, windows: int
 ) -> Iterator[Seen]:
-    """Each pair whose video is there, with its windows; every proxy is read once. CorruptObject names a broken one."""
+    """Each usable pair with its windows; every proxy is read once. CorruptObject names a broken one."""
     by_video: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        if pair.video_id in media:
-            by_video[pair.video_id].append(pair)
+    for pair in usable(pairs, videos):
+        by_video[pair.video_id].append(pair)
     for video_id, own in by_video.items():
-        key = media[video_id].key
-        try:
-            proxy = root.storage.read(key)
-            for pair in own:
-                yield pair, windows_of(proxy, pair.start, pair.end, clips, windows=windows)
-        except (FileNotFoundError, CorruptObject) as error:
-            raise CorruptObject(f"{key}: {error}; run `sayso verify`") from None
+        proxy, duration = videos.read(video_id), videos.there[video_id].duration
+        for pair in own:
+            end = min(pair.end, duration)
+            starts = window_starts(pair.start, end, windows=windows, seconds=clips.frames / clips.fps)
+            try:
+                seen = torch.stack(list(windows_at(proxy, starts, clips, crop)))
+            except CorruptObject as error:
+                raise videos.broken(video_id, error) from None
+            yield pair, seen
 
 
 def clips_in_export(reader: ClipReader, clips: ReaderSettings, *, windows: int) -> Iterator[Seen]:
     """Each sample of a split as a pair of its anchor narration and its window."""
+    crop = trained_crop(clips)
     for sample in reader.raw():
         facts = sample.facts
         pair = Pair(facts["video_id"], facts["start"], facts["end"], facts["candidates"][0]["text"])
         behind = facts["clip_start"]  # what of the video lies before the clip
-        yield pair, windows_of(sample.members["mp4"], pair.start - behind, pair.end - behind, clips, windows=windows)
+        start, end = pair.start - behind, pair.end - behind
+        starts = window_starts(start, end, windows=windows, seconds=clips.frames / clips.fps)
+        yield pair, torch.stack(list(windows_at(sample.members["mp4"], starts, clips, crop)))

@@ -3,8 +3,11 @@
     rank of a query = 1 + candidates that score higher than the right one + half of those that score the same
     R@K = share of queries with rank <= K, in %
 
-A model that gives everything the same score therefore gets what guessing gets, not a perfect result.
+A model that gives everything the same score therefore gets what guessing gets, not a perfect result. Some
+programs count ties as won (rank = 1 + candidates that score higher); that is given beside it, for parity.
 """
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -12,6 +15,7 @@ from torch import Tensor
 from sayso.errors import WorkFailed
 
 KS = (1, 5, 10)
+Ties = Literal["half", "won"]
 
 
 class RetrievalMetrics(BaseModel):
@@ -25,19 +29,19 @@ class RetrievalMetrics(BaseModel):
     median_rank: float
 
 
-def ranks(scores: Tensor) -> Tensor:
+def ranks(scores: Tensor, ties: Ties = "half") -> Tensor:
     """scores (N queries, N candidates), the right candidate of query i in column i -> float ranks (N,), from 1."""
     if not scores.isfinite().all():
         raise WorkFailed("the model gives embeddings that are not numbers; its training has diverged")
     right = scores.diagonal()[:, None]
     higher = (scores > right).sum(dim=1)
-    ties = (scores == right).sum(dim=1) - 1
-    return 1 + higher + ties / 2
+    same = (scores == right).sum(dim=1) - 1
+    return 1 + higher + (same / 2 if ties == "half" else 0.0)
 
 
-def retrieval_metrics(scores: Tensor) -> RetrievalMetrics:
+def retrieval_metrics(scores: Tensor, ties: Ties = "half") -> RetrievalMetrics:
     """The figures of a score matrix as `ranks` takes it."""
-    found = ranks(scores)
+    found = ranks(scores, ties)
     r1, r5, r10 = (100 * (found <= k).double().mean().item() for k in KS)
     return RetrievalMetrics(r1=r1, r5=r5, r10=r10, median_rank=found.double().quantile(0.5).item())
 

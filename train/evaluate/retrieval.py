@@ -4,43 +4,37 @@ A clip's embedding is the mean over its windows, a score the dot product of raw 
 (Miech et al., CVPR 2020, appendix). Figures stand beside what guessing would give.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sayso.errors import ConfigError, InputError
 from sayso.root import Root
 from shards.reader import ClipReader
-from train.data import frames_to_device
-from train.evaluate.clips import Seen, clips_in_export, clips_in_root, videos_in_root
+from train.evaluate.clips import Seen, clips_in_export, clips_in_root, trained_crop, usable
+from train.evaluate.embed import Embedder
 from train.evaluate.metrics import RetrievalMetrics, chance, retrieval_metrics
 from train.evaluate.pairs import Pair, read_pairs
+from train.evaluate.videos import Found, videos_in_root
 from train.run import latest_model
-from train.weights import Trained, load_model
+from train.weights import load_model
 
 Progress = Callable[[int, int], None]
-TEXTS_AT_ONCE = 1024
-
-
-class Found(BaseModel):
-    """How many of the videos that were asked for are there."""
-
-    model_config = ConfigDict(frozen=True)
-
-    found: int
-    of: int
 
 
 class RetrievalResult(RetrievalMetrics):
     """R@K in %, median rank, what guessing gives, and what they rest on."""
 
     candidates: int
+    optimistic: RetrievalMetrics
+    """The same with ties counted as won."""
     chance: RetrievalMetrics
     videos: Found
+    missing: list[str]
+    """Videos that were asked for and are not there."""
     windows: int
     model: str
     step: int
@@ -70,63 +64,49 @@ def evaluate_retrieval(
     if (pairs is None) == (export is None):
         raise ConfigError("give either a CSV of pairs or the name of an export to evaluate on")
     folder = latest_model(checkpoint)
-    trained, place = load_model(folder), _device(device)
-    trained.model.to(place)
+    embedder = Embedder(load_model(folder), device)
     opened = Root(root).open()
     if pairs is not None:
         asked = read_pairs(pairs)
-        media = videos_in_root(asked, opened)
-        videos = Found(found=len(media), of=len({pair.video_id for pair in asked}))
-        if not media:
+        there = videos_in_root((pair.video_id for pair in asked), opened)
+        videos, missing = there.found, list(there.missing)
+        kept = usable(asked, there)
+        if not kept:
             raise InputError(f"{pairs}: none of its {videos.of} videos are in {root}")
-        total = sum(pair.video_id in media for pair in asked)
-        seen = clips_in_root(asked, media, opened, trained.card.clips, windows=windows)
-        found, video = embed_clips(trained, seen, place, total, progress)
+        seen = clips_in_root(kept, there, embedder.clips, trained_crop(embedder.clips), windows=windows)
+        found, video = embed_clips(embedder, seen, len(kept), progress)
     else:
-        every_clip = trained.card.clips.model_copy(update={"per_video": False})
+        every_clip = embedder.clips.model_copy(update={"per_video": False})
         reader = ClipReader(f"{opened.url}/shards/{export}", split=split, settings=every_clip, seed=0)
         seen = clips_in_export(reader, every_clip, windows=windows)
-        found, video = embed_clips(trained, seen, place, reader.samples, progress)
-        found, video = first_of_each_text(found, video)
+        found, video = first_of_each_text(*embed_clips(embedder, seen, reader.samples, progress))
         number = len({pair.video_id for pair in found})
-        videos = Found(found=number, of=number)
-    scores = embed_texts(trained, [pair.text for pair in found], place) @ video.T
+        videos, missing = Found(found=number, of=number), []
+    scores = embedder.texts([pair.text for pair in found]) @ video.T
     return RetrievalResult(
         **retrieval_metrics(scores).model_dump(),
         candidates=len(found),
+        optimistic=retrieval_metrics(scores, ties="won"),
         chance=chance(len(found)),
         videos=videos,
+        missing=missing,
         windows=windows,
         model=str(folder),
-        step=trained.card.step,
+        step=embedder.trained.card.step,
     )
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-@torch.inference_mode()
 def embed_clips(
-    trained: Trained, seen: Iterable[Seen], device: torch.device, total: int, progress: Progress | None = None
+    embedder: Embedder, seen: Iterable[Seen], total: int, progress: Progress | None = None
 ) -> tuple[list[Pair], Tensor]:
     """The pairs, and the embeddings (N, D) of their clips: the mean over a clip's windows."""
     pairs, embeddings = [], []
     for pair, windows in seen:
         pairs.append(pair)
-        embeddings.append(trained.model.video(frames_to_device(windows, device))["embedding"].mean(dim=0).cpu())
+        embeddings.append(embedder.windows(windows).mean(dim=0))
         if progress:
             progress(len(pairs), total)
     return pairs, torch.stack(embeddings)
-
-
-@torch.inference_mode()
-def embed_texts(trained: Trained, texts: Sequence[str], device: torch.device) -> Tensor:
-    """The embeddings (N, D) of sentences."""
-    tokens = torch.split(trained.vocabulary.encode(texts), TEXTS_AT_ONCE)
-    return torch.cat([trained.model.text(part.to(device)).cpu() for part in tokens])
 
 
 def first_of_each_text(pairs: list[Pair], embeddings: Tensor) -> tuple[list[Pair], Tensor]:
