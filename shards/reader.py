@@ -72,10 +72,12 @@ class ClipReader(IterableDataset[Clip]):
         self._samples = Samples(sources, settings, seed=seed, share=share, options=options, patience=patience)
         if self.samples < world_size:
             raise InputError(f"{self._named} has {self.samples} samples for {world_size} ranks; use fewer")
-        # In shared memory, so that loader workers that outlive an epoch see the next one.
-        self._state = torch.zeros(2, dtype=torch.int64)
+        # Where the run stands: (epoch, position). In shared memory too, for loader workers that outlive an epoch.
+        self._now = (0, 0)
+        self._shared = torch.zeros(2, dtype=torch.int64)
+        self._iterated_in = 0
         self._broken = torch.zeros((_MOST_WORKERS, len(KINDS)), dtype=torch.int64)
-        for counter in (self._state, self._broken):
+        for counter in (self._shared, self._broken):
             counter.untyped_storage().share_memory_()
 
     @property
@@ -104,12 +106,17 @@ class ClipReader(IterableDataset[Clip]):
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch: to its beginning, unless it is the current one."""
-        if epoch != int(self._state[0]):
-            self._state[0], self._state[1] = epoch, 0
+        if epoch != self._now[0]:
+            self._go_to(epoch, 0)
 
     def advance(self, samples: int) -> None:
         """Count samples, over all ranks, as consumed: iterating anew begins behind them."""
-        self._state[1] = min(int(self._state[1]) + samples, self.samples)
+        epoch, position = self._now
+        self._go_to(epoch, min(position + samples, self.samples))
+
+    def _go_to(self, epoch: int, position: int) -> None:
+        self._now = epoch, position
+        self._shared[0], self._shared[1] = epoch, position
 
     def state_at(self, epoch: int, position: int) -> dict[str, int]:
         """The state of a run that stands there; `samples` and `order` tell whether it is resumed on the same data."""
@@ -117,7 +124,7 @@ class ClipReader(IterableDataset[Clip]):
 
     def state_dict(self) -> dict[str, int]:
         """Where the run stands."""
-        return self.state_at(int(self._state[0]), int(self._state[1]))
+        return self.state_at(*self._now)
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on where a run stood. ConfigError where the state belongs to other data or to another order of them."""
@@ -130,7 +137,21 @@ class ClipReader(IterableDataset[Clip]):
                 "grew or were changed, or they are shuffled by another seed or in another way; "
                 "resume on the export and settings that it was made with, or begin anew"
             )
-        self._state[0], self._state[1] = state["epoch"], state["position"]
+        self._go_to(state["epoch"], state["position"])
+
+    def _begin(self) -> tuple[int, int]:
+        """Where an iteration begins: (epoch, position). To be asked when it is made, not when it is first used.
+
+        A loader's worker may start, or get to work, when the loop has counted batches of others already. So it begins
+        where the run stood when the worker was made; where it outlives an epoch, where the run stands when the loader
+        asks all its workers for the next one, and waits for them.
+        """
+        outlived = get_worker_info() is not None and self._iterated_in == os.getpid()
+        self._iterated_in = os.getpid()
+        if not outlived:
+            return self._now
+        epoch, position = self._shared.tolist()
+        return epoch, position
 
     def __iter__(self) -> Iterator[Clip]:
         return self._stream(lambda sample, place: make_clip(sample, self.settings, f"{self.seed}:{place.epoch}"))
@@ -141,17 +162,14 @@ class ClipReader(IterableDataset[Clip]):
 
     def places(self) -> Iterator[Place]:
         """Where the same samples are found, in the same order; nothing is read."""
-        epoch = int(self._state[0])
-        for piece in self._pieces():
-            yield from self._samples.places(epoch, piece)
+        epoch, position = self._begin()
+        return (place for piece in self._pieces(position) for place in self._samples.places(epoch, piece))
 
     def positions(self) -> Iterator[int]:
         """The positions of the epoch from the current one on that this rank takes, in this loader worker."""
-        for piece in self._pieces():
-            yield from piece.tolist()
+        return (position for piece in self._pieces(self._begin()[1]) for position in piece.tolist())
 
-    def _pieces(self) -> Iterator[Ints]:
-        begin = int(self._state[1])
+    def _pieces(self, begin: int) -> Iterator[Ints]:
         count = (self.samples - begin) // self.world_size
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
@@ -170,7 +188,8 @@ class ClipReader(IterableDataset[Clip]):
         def broken(kind: Kind) -> None:
             counts[KINDS.index(kind)] += 1
 
-        return self._samples.stream(int(self._state[0]), self._pieces(), use, broken)
+        epoch, position = self._begin()
+        return self._samples.stream(epoch, self._pieces(position), use, broken)
 
 
 def _ranks_here() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -161,6 +162,28 @@ def test_workers_that_outlive_an_epoch_see_the_next_one_and_the_position(url: st
     assert first == raw_keys(alone)
     alone.set_epoch(1)
     assert rest == raw_keys(alone)[50:]
+
+
+def sleep_late(worker: int) -> None:
+    time.sleep(0.5 * worker)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_counting_while_workers_still_start_moves_none_of_them(url: str, persistent: bool) -> None:
+    each = reader(url, batch_size=4)
+    loader: DataLoader[Any] = DataLoader(
+        each, batch_size=4, num_workers=2, persistent_workers=persistent, collate_fn=as_it_is, worker_init_fn=sleep_late
+    )
+    expected = reader(url)
+    for epoch in range(2):
+        found = []
+        each.set_epoch(epoch)
+        expected.set_epoch(epoch)
+        for clips in loader:
+            found += [clip["key"] for clip in clips]
+            each.advance(len(clips))
+        assert found == raw_keys(expected)
+        assert each.state_dict() == each.state_at(epoch, each.samples)
 
 
 def test_a_pickled_reader_reads_the_same(url: str) -> None:
