@@ -11,6 +11,8 @@ hold wrong numbers, but no code.
 import os
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,9 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, latest: Latest, traine
     target = step_folder(folder, latest.step)
     engine.save_checkpoint(str(folder), tag=target.name, save_latest=False)
     torch.save(_random_state(), target / f"rng-{rank()}.pt")
-    if rank() == 0:
-        save_model(target, trained)
+    with whole_weights(engine):
+        if rank() == 0:
+            save_model(target, trained)
     dist.barrier()
     if rank() == 0:
         _sync(target)
@@ -70,6 +73,14 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int) -> None:
     random_state = source / f"rng-{rank()}.pt"
     if random_state.exists():  # a run that goes on with more ranks has none for the new ones
         _set_random_state(torch.load(random_state, weights_only=True))
+
+
+@contextmanager
+def whole_weights(engine: deepspeed.DeepSpeedEngine) -> Iterator[None]:
+    """Within it every rank sees all weights, also those that ZeRO 3 shares out. To be entered by every rank."""
+    shared_out = engine.zero_optimization_stage() == ZeroStageEnum.weights
+    with deepspeed.zero.GatheredParameters(list(engine.module.parameters()), enabled=shared_out):
+        yield
 
 
 def _random_state() -> dict[str, torch.Tensor]:

@@ -10,8 +10,10 @@ import contextlib
 import functools
 import logging
 import os
+import threading
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,10 +23,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sayso.errors import Preempted
 from train import checkpoint
+from train.activations import checkpoint_activations
 from train.augment import augment
-from train.data import Batches, open_reader, to_device
-from train.distributed import mean_over_ranks, rank, world_size
+from train.data import Batch, Batches, open_reader, to_device
+from train.distributed import rank, world_size
+from train.guard import Guard, Taken
 from train.metrics import Bar, MetricsLog
 from train.recipe import Recipe
 from train.run import CHECKPOINTS, METRICS, Latest, latest
@@ -48,8 +53,11 @@ class Run:
     total: int
 
 
-def train(recipe: Recipe) -> None:
-    """Train what the recipe says, from its last checkpoint on. Called by every rank, after train.run.prepare."""
+def train(recipe: Recipe, stop: threading.Event) -> None:
+    """Train what the recipe says, from its last checkpoint on. Called by every rank, after train.run.prepare.
+
+    Raises Preempted, after a checkpoint, once `stop` is set on any rank; WorkFailed where a step gives no number.
+    """
     run = build(recipe, start_rank(recipe))
     folder = recipe.output.folder
     start = latest(folder / CHECKPOINTS).step
@@ -58,42 +66,74 @@ def train(recipe: Recipe) -> None:
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(MetricsLog(folder / METRICS, start=start)) if rank() == 0 else None
         bar = stack.enter_context(Bar(start=start, total=run.total)) if rank() == 0 else None
-        loop(run, start, log, bar)
+        loop(run, start, log, bar, stop)
     dist.destroy_process_group()
 
 
-def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None) -> None:
+def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None, stop: threading.Event) -> None:
     """The steps [start, total)."""
-    recipe, engine = run.recipe, run.engine
+    recipe, output = run.recipe, run.recipe.output
     batches = run.batches.from_step(start, run.total)
-    engine.train()
+    guard = Guard(output.folder, stop, run.device)
+    run.engine.train()
     for step in range(start + 1, run.total + 1):
-        began = time.perf_counter()
-        batch = to_device(next(batches), run.device)
-        batch["frames"] = augment(batch["frames"], recipe.data.augment, seed=augment_seed(recipe.seed, step))
-        ready = time.perf_counter()
-        rate = engine.get_lr()[0]
-        loss = engine(*(batch[field] for field in MILNCETask.fields))
-        engine.backward(loss)
-        engine.step()
-        if step % recipe.output.log_every == 0 or step == run.total:
-            mean_loss = mean_over_ranks(loss)
-            seconds = time.perf_counter() - began
-            figures = {
-                "step": step,
-                "loss": mean_loss,
-                "lr": rate,
-                "samples_per_second": recipe.data.batch / seconds,
-                "data_wait": (ready - began) / seconds,
-            }
+        rate = run.engine.get_lr()[0]
+        taken = take_step(run, batches, step)
+        loss, stopping = guard.agree(step, taken)
+        last = step == run.total
+        if last or stopping or step % output.log_every == 0:
+            figures = {"step": step, "loss": loss, "lr": rate, **speed_figures(recipe, taken)}
             report(figures, log, bar)
-        if step % recipe.output.checkpoint_every == 0 or step == run.total:
+        if last or stopping or step % output.checkpoint_every == 0:
             save(run, step)
+        if stopping and not last:
+            raise Preempted(f"stopped after step {step} of {run.total}, with a checkpoint")
 
 
-def augment_seed(seed: int, step: int) -> int:
-    """A number for the augmentation of this rank's batch at a step, found again without any state."""
-    return (seed * 1_000_003 + step) * 65_537 + rank()
+def take_step(run: Run, batches: Iterator[Batch], step: int) -> Taken:
+    """One step of the optimiser: its micro-batches forward and backward, then clipping and the step, once."""
+    engine, settings = run.engine, run.recipe.data
+    taken = Taken()
+    began = time.perf_counter()
+    for micro_batch in range(settings.accumulate):
+        asked = time.perf_counter()
+        batch = to_device(next(batches), run.device)
+        seed = augment_seed(run.recipe.seed, step, micro_batch)
+        batch["frames"] = augment(batch["frames"], settings.augment, seed=seed)
+        taken.waited += time.perf_counter() - asked
+        loss = engine(*(batch[field] for field in MILNCETask.fields))
+        engine.backward(loss)  # divides by the number of micro-batches
+        if micro_batch + 1 == settings.accumulate and not engine.zero_optimization():
+            taken.norm = gradient_norm(engine)
+        engine.step()  # steps, and moves the schedule on, after the last micro-batch only
+        taken.keys.append(batch["keys"])
+        taken.losses.append(loss.detach())
+    if engine.zero_optimization():
+        taken.norm = float(engine.get_global_grad_norm())
+    taken.seconds = time.perf_counter() - began
+    return taken
+
+
+def gradient_norm(engine: deepspeed.DeepSpeedEngine) -> float | None:
+    """The norm of the whole gradient, not clipped yet, where ZeRO does not compute it anyway; None with fp16."""
+    if engine.torch_autocast_z0_gradscaler is not None:
+        return None  # scaled, and at times infinite: such steps are left out and the scale is lowered
+    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients).item()
+
+
+def augment_seed(seed: int, step: int, micro_batch: int) -> int:
+    """A number for the augmentation of this rank's micro-batch of a step, found again without any state."""
+    return ((seed * 1_000_003 + step) * 8_209 + micro_batch) * 65_537 + rank()
+
+
+def speed_figures(recipe: Recipe, taken: Taken) -> dict[str, float]:
+    """How fast a step was, of what its time went into, and its gradient."""
+    figures = {
+        "samples_per_second": recipe.data.batch / taken.seconds,
+        "data_wait": taken.waited / taken.seconds,
+    }
+    return figures if taken.norm is None else {**figures, "gradient_norm": taken.norm}
 
 
 def report(figures: dict[str, float], log: MetricsLog | None, bar: Bar | None) -> None:
@@ -144,7 +184,9 @@ def build(recipe: Recipe, device: torch.device) -> Run:
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, vocabulary)
     task = MILNCETask(model, recipe.objective)
-    engine = initialize(recipe, place(task, device), total)
+    if recipe.engine.checkpoint_activations:
+        checkpoint_activations(task)
+    engine = initialize(recipe, place(task, device), total=total, per_epoch=batches.per_epoch)
     torch.manual_seed(recipe.seed + rank())
     return Run(recipe, engine, batches, model, device, total)
 
@@ -168,14 +210,22 @@ def place(task: MILNCETask, device: torch.device) -> nn.Module:
     return task.to(device)
 
 
-def initialize(recipe: Recipe, task: nn.Module, total: int) -> deepspeed.DeepSpeedEngine:
-    """DeepSpeed around a task: gradients averaged over ranks, the optimiser, the schedule, ZeRO."""
+def initialize(recipe: Recipe, task: nn.Module, *, total: int, per_epoch: int) -> deepspeed.DeepSpeedEngine:
+    """DeepSpeed around a task: gradients averaged over ranks, the optimiser, the schedule (steps), ZeRO."""
     settings = recipe.optimiser
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
     parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
     # An optimiser object, not a name: for a name DeepSpeed compiles its own.
     optimiser = kind(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
-    factor = functools.partial(rate_factor, warmup=recipe.schedule.warmup_steps, total=total)
+    schedule = recipe.schedule
+    factor = functools.partial(
+        rate_factor,
+        warmup=schedule.warmup_steps,
+        total=total,
+        name=schedule.name,
+        decay=schedule.decay,
+        per_epoch=per_epoch,
+    )
     engine, *_ = deepspeed.initialize(
         model=task,
         optimizer=optimiser,
@@ -188,14 +238,14 @@ def initialize(recipe: Recipe, task: nn.Module, total: int) -> deepspeed.DeepSpe
 
 def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
     """What DeepSpeed is told; everything else is our own loop's."""
-    bf16 = recipe.engine.resolved_precision == "bf16"
+    dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(recipe.engine.resolved_precision)
     return {
         "train_batch_size": recipe.data.batch,
-        "gradient_accumulation_steps": 1,
+        "gradient_accumulation_steps": recipe.data.accumulate,
         "gradient_clipping": recipe.optimiser.clip_gradient,
         "zero_optimization": {"stage": recipe.engine.zero_stage},
         "zero_allow_untested_optimizer": True,
-        # Weights and the statistics of batch norm stay fp32; the towers compute in bf16.
-        "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
+        # Weights and the statistics of batch norm stay fp32; the towers compute in half precision.
+        "torch_autocast": {"enabled": dtype is not None, "dtype": dtype or "bfloat16"},
         "steps_per_print": None,
     }

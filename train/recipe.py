@@ -15,6 +15,7 @@ from sayso.errors import ConfigError
 from shards.reader import ReaderSettings
 from train.augment import AugmentSettings
 from train.objectives.mil_nce import MILNCESettings
+from train.schedule import ScheduleName
 from train.tasks import ModelSettings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -28,6 +29,9 @@ class DataSettings(Settings):
     split: str = Field("train", description="split of the export that is trained on")
     clips: ReaderSettings = Field(ReaderSettings(), description="what the reader makes of a sample")
     batch: int = Field(64, ge=2, description="clips of a step over all ranks")
+    accumulate: int = Field(
+        1, ge=1, description="micro-batches that a rank's share of a step is computed in; negatives are of one of them"
+    )
     augment: AugmentSettings = Field(AugmentSettings(), description="what is changed about the clips' colours")
     workers: int = Field(0, ge=0, description="processes a rank that decode clips; 0 decodes in the rank itself")
 
@@ -44,12 +48,17 @@ class OptimiserSettings(Settings):
     lr: float = Field(1e-3, gt=0, description="learning rate after warm-up")
     weight_decay: float = Field(0.0, ge=0, description="weight decay (decoupled with adamw)")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the two moments")
-    clip_gradient: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 leaves it as it is")
+    clip_gradient: float = Field(0.0, ge=0, description="largest norm of a step's whole gradient; 0 leaves it as it is")
 
 
 class ScheduleSettings(Settings):
-    """How long, and the learning rate's way: linear warm-up, then a cosine to 0."""
+    """How long, and the learning rate's way (train/schedule.py)."""
 
+    name: ScheduleName = Field(
+        "cosine",
+        description="after warm-up: cosine or linear to 0 at the last step, constant, or decay a time an epoch",
+    )
+    decay: float = Field(0.9, gt=0, le=1, description="what the rate is multiplied with after each epoch (decay)")
     epochs: int | None = Field(None, ge=1, description="passes over the data; give this or steps")
     steps: int | None = Field(None, ge=1, description="optimiser steps; give this or epochs")
     warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises from 0")
@@ -70,8 +79,17 @@ class EngineSettings(Settings):
 
     ranks: int = Field(1, ge=1, description="processes on each machine, one an accelerator")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where it is there")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto is bf16 on CUDA, fp32 on a CPU")
-    zero_stage: Literal[0, 1, 2] = Field(0, description="what DeepSpeed's ZeRO shares out over the ranks")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="what the towers compute in, weights stay fp32; auto is bf16 on CUDA, fp32 on a CPU"
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0,
+        description="what DeepSpeed's ZeRO shares out over the ranks: 1 the optimiser's state, 2 gradients too, "
+        "3 weights too",
+    )
+    checkpoint_activations: bool = Field(
+        False, description="keep only the inputs of a model's blocks and compute the rest again in backward"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of a rank; by default the cores shared out")
 
     @property
@@ -82,11 +100,18 @@ class EngineSettings(Settings):
         return self.device
 
     @property
-    def resolved_precision(self) -> Literal["fp32", "bf16"]:
+    def resolved_precision(self) -> Literal["fp32", "bf16", "fp16"]:
         """The precision that `auto` stands for on this machine."""
         if self.precision == "auto":
             return "bf16" if self.resolved_device == "cuda" else "fp32"
         return self.precision
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.precision == "fp16" and self.zero_stage:
+            # Each rank would look for overflows in its own part of the gradient alone, and ranks would part ways.
+            raise ValueError("precision fp16 needs zero_stage 0; use bf16 with ZeRO")
+        return self
 
 
 class OutputSettings(Settings):
@@ -113,8 +138,10 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _whole_shares(self) -> Self:
-        if self.data.batch % self.engine.ranks:
-            raise ValueError(f"data.batch {self.data.batch} cannot be shared out over engine.ranks {self.engine.ranks}")
+        ranks, micro_batches = self.engine.ranks, self.data.accumulate
+        if self.data.batch % (ranks * micro_batches):
+            times = f" times data.accumulate {micro_batches}" if micro_batches > 1 else ""
+            raise ValueError(f"data.batch {self.data.batch} cannot be shared out over engine.ranks {ranks}{times}")
         if self.data.clips.frames % 2 and self.model.video.stem == "space_to_depth":
             raise ValueError(
                 f"data.clips.frames {self.data.clips.frames} must be even with model.video.stem=space_to_depth"

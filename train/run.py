@@ -24,6 +24,8 @@ from train.weights import WORDS
 RECIPE, METRICS, CHECKPOINTS, POINTER = "recipe.yaml", "metrics.jsonl", "checkpoints", "latest.json"
 # What a run may change between two starts; anything else would make it another run.
 MAY_CHANGE = ("data.root", "data.workers", "schedule", "engine", "output")
+# Of these, what decides how the files of a checkpoint are cut with ZeRO; without, any number of ranks reads them.
+CUT_BY = ("engine.zero_stage", "engine.ranks")
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,15 @@ def _refuse_another_run(recipe: Recipe) -> None:
     if not path.exists():
         return
     before, now = _flat(load(Recipe, path).model_dump()), _flat(recipe.model_dump())
-    changed = sorted(
-        key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
-    )
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    cut = [key for key in differing if key in CUT_BY and {before[CUT_BY[0]], now[CUT_BY[0]]} != {0}]
+    if cut and latest(recipe.output.folder / CHECKPOINTS).step:
+        key = cut[0]
+        raise ConfigError(
+            f"{key} is {before[key]} in {recipe.output.folder} and {now[key]} here: with ZeRO a checkpoint fits only "
+            "the stage and the number of ranks it was written with"
+        )
+    changed = [key for key in differing if not key.startswith(MAY_CHANGE)]
     if changed:
         key = changed[0]
         raise ConfigError(

@@ -5,7 +5,7 @@ import pytest
 
 from sayso.errors import ConfigError
 from train.recipe import load_recipe, recipe_names
-from train.schedule import rate_factor
+from train.schedule import ScheduleName, rate_factor
 
 WHERE = ["data.root=/data", "data.export=clips", "output.folder=/runs/one"]
 
@@ -35,12 +35,14 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
     [
         (
             "data.bach=64",
-            r"unknown key data\.bach \(allowed here: root, export, split, clips, batch, augment, workers\)",
+            r"unknown key data\.bach \(allowed here: root, export, split, clips, batch, accumulate, augment, workers\)",
         ),
         ("objective.denominator=papre", r"objective\.denominator: .*'paper' or 'release'"),
         ("data.batch=many", r"data\.batch: .*integer"),
         ("optimiser.lr=-1", r"optimiser\.lr: .*greater than 0"),
         ("engine.ranks=3", r"data\.batch \d+ cannot be shared out over engine\.ranks 3"),
+        ("data.accumulate=5", r"data\.batch \d+ cannot be shared out over engine\.ranks 2 times data\.accumulate 5"),
+        ("engine={precision: fp16, zero_stage: 1}", r"engine: .*precision fp16 needs zero_stage 0"),
         ("schedule.epochs=10", r"schedule: .*either epochs or steps"),
         ("schedule.warmup_steps", r"an override is written key=value"),
     ],
@@ -62,9 +64,13 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         load_recipe("missing.yaml", WHERE)
 
 
-def test_the_rate_rises_to_one_and_falls_to_zero() -> None:
-    factors = [rate_factor(step, warmup=4, total=24) for step in range(25)]
-    assert factors[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
-    assert factors[14] == pytest.approx(0.5)
-    assert factors[24] == pytest.approx(0.0)
+@pytest.mark.parametrize(
+    ("name", "middle", "end"), [("cosine", 0.5, 0), ("linear", 0.5, 0), ("constant", 1, 1), ("decay", 0.81, 0.729)]
+)
+def test_the_rate_rises_and_goes_its_way(name: ScheduleName, middle: float, end: float) -> None:
+    factors = [rate_factor(step, warmup=4, total=24, name=name, decay=0.9, per_epoch=7) for step in range(25)]
+    assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert factors[4] == pytest.approx(1.0)
+    assert factors[14] == pytest.approx(middle)
+    assert factors[24] == pytest.approx(end, abs=1e-9)
     assert factors[4:] == sorted(factors[4:], reverse=True)
