@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ops import jobs_cli, show
+from ops import jobs_cli, runs_cli, show
 from sayso.errors import Preempted, SaysoError, Stopped, UserError
 
 app = typer.Typer(
@@ -353,6 +353,7 @@ def doctor_command(json: JsonOption = False) -> None:
 
 
 jobs_cli.add_to(app)
+runs_cli.add_to(app)
 
 
 def _print(data: dict[str, Any], json: bool) -> None:

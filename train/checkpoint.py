@@ -12,7 +12,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from deepspeed.utils.tensor_fragment import fragment_address
 
 from sayso.errors import InputError
 from train.distributed import rank
+from train.ema import Average
 from train.run import POINTER, Latest, step_folder
 from train.weights import Trained, save_model
 
@@ -42,12 +43,25 @@ class WeightsOnlyCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc] 
             return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def save(engine: deepspeed.DeepSpeedEngine, folder: Path, latest: Latest, trained: Trained, *, keep: int) -> None:
-    """Write the checkpoint that `latest` describes; to be called by every rank."""
+def save(
+    engine: deepspeed.DeepSpeedEngine,
+    folder: Path,
+    latest: Latest,
+    trained: Trained,
+    average: Average | None,
+    *,
+    keep: int,
+) -> None:
+    """Write the checkpoint that `latest` describes; to be called by every rank.
+
+    The model for others has the average of the weights where there is one.
+    """
     target = step_folder(folder, latest.step)
     engine.save_checkpoint(str(folder), tag=target.name, save_latest=False)
-    torch.save(_random_state(), target / f"rng-{rank()}.pt")
-    with whole_weights(engine):
+    torch.save(_random_state(engine), target / f"rng-{rank()}.pt")
+    if rank() == 0 and average:
+        average.save(target)
+    with whole_weights(engine), average.in_place_of_weights() if average else nullcontext():
         if rank() == 0:
             save_model(target, trained)
     dist.barrier()
@@ -58,8 +72,8 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, latest: Latest, traine
     dist.barrier()
 
 
-def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int) -> None:
-    """Bring model, optimiser, schedule and random state back to the checkpoint of `step`."""
+def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, average: Average | None = None) -> None:
+    """Bring model, optimiser, schedule, average and random state back to the checkpoint of `step`."""
     source = step_folder(folder, step)
     try:
         loaded, _ = engine.load_checkpoint(str(folder), tag=source.name)
@@ -70,9 +84,11 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int) -> None:
         raise InputError(
             f"{folder / POINTER} names {source.name}, which is not there; remove the pointer to start anew"
         )
+    if average:
+        average.load(source)
     random_state = source / f"rng-{rank()}.pt"
     if random_state.exists():  # a run that goes on with more ranks has none for the new ones
-        _set_random_state(torch.load(random_state, weights_only=True))
+        _set_random_state(torch.load(random_state, weights_only=True), engine)
 
 
 @contextmanager
@@ -83,14 +99,18 @@ def whole_weights(engine: deepspeed.DeepSpeedEngine) -> Iterator[None]:
         yield
 
 
-def _random_state() -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
+def _random_state(engine: deepspeed.DeepSpeedEngine) -> dict[str, Any]:
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if engine.torch_autocast_z0_gradscaler is not None:
+        state["scaler"] = engine.torch_autocast_z0_gradscaler.state_dict()  # DeepSpeed forgets it
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+def _set_random_state(state: dict[str, Any], engine: deepspeed.DeepSpeedEngine) -> None:
+    if "scaler" in state and engine.torch_autocast_z0_gradscaler is not None:
+        engine.torch_autocast_z0_gradscaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

@@ -29,11 +29,15 @@ from train.activations import checkpoint_activations
 from train.augment import augment
 from train.data import Batch, Batches, open_reader, to_device
 from train.distributed import rank, world_size
+from train.ema import Average
 from train.guard import Guard, Taken
+from train.heldout import HeldOut
 from train.metrics import Bar, MetricsLog
 from train.recipe import Recipe
-from train.run import CHECKPOINTS, METRICS, Latest, latest
+from train.record import record_start
+from train.run import CHECKPOINTS, METRICS, TENSORBOARD, Latest, latest
 from train.schedule import rate_factor
+from train.speed import Speed, peak, skeleton
 from train.tasks import MILNCETask, VideoText
 from train.vocabulary import Vocabulary, load_vectors
 from train.weights import WORDS, ModelCard, Trained
@@ -51,6 +55,9 @@ class Run:
     model: VideoText
     device: torch.device
     total: int
+    speed: Speed
+    average: Average | None = None
+    heldout: HeldOut | None = None
 
 
 def train(recipe: Recipe, stop: threading.Event) -> None:
@@ -62,10 +69,14 @@ def train(recipe: Recipe, stop: threading.Event) -> None:
     folder = recipe.output.folder
     start = latest(folder / CHECKPOINTS).step
     if start:
-        checkpoint.restore(run.engine, folder / CHECKPOINTS, start)
+        checkpoint.restore(run.engine, folder / CHECKPOINTS, start, run.average)
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(MetricsLog(folder / METRICS, start=start)) if rank() == 0 else None
-        bar = stack.enter_context(Bar(start=start, total=run.total)) if rank() == 0 else None
+        log = bar = None
+        if rank() == 0:
+            record_start(folder, start=start, total=run.total, model=run.model, device=run.device, peak=run.speed.peak)
+            events = folder / TENSORBOARD if recipe.output.tensorboard else None
+            log = stack.enter_context(MetricsLog(folder / METRICS, start=start, tensorboard=events))
+            bar = stack.enter_context(Bar(start=start, total=run.total))
         loop(run, start, log, bar, stop)
     dist.destroy_process_group()
 
@@ -80,10 +91,15 @@ def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None, stop: th
         rate = run.engine.get_lr()[0]
         taken = take_step(run, batches, step)
         loss, stopping = guard.agree(step, taken)
+        if run.average:
+            run.average.update()
         last = step == run.total
-        if last or stopping or step % output.log_every == 0:
-            figures = {"step": step, "loss": loss, "lr": rate, **speed_figures(recipe, taken)}
-            report(figures, log, bar)
+        figures = {"step": step, "loss": loss, "lr": rate}
+        if run.heldout and (last or step % (recipe.evaluation.every or run.total) == 0):
+            with averaged(run):
+                figures["val_loss"] = run.heldout.loss(run.engine, MILNCETask.fields, run.device)
+        if last or stopping or step % output.log_every == 0 or "val_loss" in figures:
+            report(figures, run, taken, log, bar)
         if last or stopping or step % output.checkpoint_every == 0:
             save(run, step)
         if stopping and not last:
@@ -101,7 +117,8 @@ def take_step(run: Run, batches: Iterator[Batch], step: int) -> Taken:
         seed = augment_seed(run.recipe.seed, step, micro_batch)
         batch["frames"] = augment(batch["frames"], settings.augment, seed=seed)
         taken.waited += time.perf_counter() - asked
-        loss = engine(*(batch[field] for field in MILNCETask.fields))
+        inputs = [batch[field] for field in MILNCETask.fields]
+        loss = engine(*inputs)
         engine.backward(loss)  # divides by the number of micro-batches
         if micro_batch + 1 == settings.accumulate and not engine.zero_optimization():
             taken.norm = gradient_norm(engine)
@@ -110,6 +127,7 @@ def take_step(run: Run, batches: Iterator[Batch], step: int) -> Taken:
         taken.losses.append(loss.detach())
     if engine.zero_optimization():
         taken.norm = float(engine.get_global_grad_norm())
+    taken.inputs = [torch.empty_like(tensor, device="meta") for tensor in inputs]
     taken.seconds = time.perf_counter() - began
     return taken
 
@@ -127,21 +145,18 @@ def augment_seed(seed: int, step: int, micro_batch: int) -> int:
     return ((seed * 1_000_003 + step) * 8_209 + micro_batch) * 65_537 + rank()
 
 
-def speed_figures(recipe: Recipe, taken: Taken) -> dict[str, float]:
-    """How fast a step was, of what its time went into, and its gradient."""
-    figures = {
-        "samples_per_second": recipe.data.batch / taken.seconds,
-        "data_wait": taken.waited / taken.seconds,
-    }
-    return figures if taken.norm is None else {**figures, "gradient_norm": taken.norm}
-
-
-def report(figures: dict[str, float], log: MetricsLog | None, bar: Bar | None) -> None:
-    """Write a step's figures down, where this rank does that."""
+def report(figures: dict[str, float], run: Run, taken: Taken, log: MetricsLog | None, bar: Bar | None) -> None:
+    """Write a step's figures down with its speed, where this rank does that."""
     if log and bar:
-        log.write(**figures)
-        speed = figures["samples_per_second"]
-        bar.show(int(figures["step"]), f"loss {figures['loss']:.3f}  {speed:.0f} clips/s")
+        norm = {} if taken.norm is None else {"gradient_norm": taken.norm}
+        speed = run.speed.figures(taken)
+        log.write(**figures, **norm, **speed)
+        bar.show(int(figures["step"]), f"loss {figures['loss']:.3f}  {speed['samples_per_second']:.0f} clips/s")
+
+
+def averaged(run: Run) -> contextlib.AbstractContextManager[None]:
+    """Within it the model is what the run is for: the average of its weights, where there is one."""
+    return run.average.in_place_of_weights() if run.average else contextlib.nullcontext()
 
 
 def save(run: Run, step: int) -> None:
@@ -156,7 +171,8 @@ def save(run: Run, step: int) -> None:
     )
     trained = Trained(run.model, run.batches.vocabulary, card)
     reached = Latest(step=step, reader=run.batches.state(step))
-    checkpoint.save(run.engine, recipe.output.folder / CHECKPOINTS, reached, trained, keep=recipe.output.keep)
+    folder = recipe.output.folder / CHECKPOINTS
+    checkpoint.save(run.engine, folder, reached, trained, run.average, keep=recipe.output.keep)
 
 
 def start_rank(recipe: Recipe) -> torch.device:
@@ -184,11 +200,22 @@ def build(recipe: Recipe, device: torch.device) -> Run:
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, vocabulary)
     task = MILNCETask(model, recipe.objective)
+    speed = Speed(recipe, skeleton(task), peak(recipe, device))
     if recipe.engine.checkpoint_activations:
         checkpoint_activations(task)
+    if recipe.engine.compile:
+        compile_towers(model)
     engine = initialize(recipe, place(task, device), total=total, per_epoch=batches.per_epoch)
     torch.manual_seed(recipe.seed + rank())
-    return Run(recipe, engine, batches, model, device, total)
+    average = Average(task, recipe.optimiser.ema) if recipe.optimiser.ema is not None else None
+    heldout = HeldOut(recipe, vocabulary) if recipe.evaluation.every else None
+    return Run(recipe, engine, batches, model, device, total, speed, average, heldout)
+
+
+def compile_towers(model: nn.Module) -> None:
+    """Have torch compile each tower at its first call; the objective, which speaks with other ranks, stays as it is."""
+    for tower in model.children():
+        tower.compile()
 
 
 def build_model(recipe: Recipe, vocabulary: Vocabulary) -> VideoText:

@@ -29,6 +29,8 @@ class Taken:
 
     keys: list[list[str]] = field(default_factory=list)
     """The samples of each micro-batch."""
+    inputs: list[Tensor] = field(default_factory=list)
+    """The shapes of a micro-batch's fields: tensors on the meta device."""
     losses: list[Tensor] = field(default_factory=list)
     """The loss of each micro-batch on this rank."""
     norm: float | None = None

@@ -50,6 +50,10 @@ class OptimiserSettings(Settings):
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the two moments")
     clip_gradient: float = Field(0.0, ge=0, description="largest norm of a step's whole gradient; 0 leaves it as it is")
 
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of an average of the weights that is saved and evaluated in their place"
+    )
+
 
 class ScheduleSettings(Settings):
     """How long, and the learning rate's way (train/schedule.py)."""
@@ -90,6 +94,10 @@ class EngineSettings(Settings):
     checkpoint_activations: bool = Field(
         False, description="keep only the inputs of a model's blocks and compute the rest again in backward"
     )
+    compile: bool = Field(False, description="compile the towers with torch.compile")
+    peak_tflops: float | None = Field(
+        None, gt=0, description="what one device can do, for MFU; measured with matrix products where not given"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of a rank; by default the cores shared out")
 
     @property
@@ -111,7 +119,17 @@ class EngineSettings(Settings):
         if self.precision == "fp16" and self.zero_stage:
             # Each rank would look for overflows in its own part of the gradient alone, and ranks would part ways.
             raise ValueError("precision fp16 needs zero_stage 0; use bf16 with ZeRO")
+        if self.compile and (self.checkpoint_activations or self.zero_stage == 3):
+            raise ValueError("compile goes neither with checkpoint_activations nor with zero_stage 3")
         return self
+
+
+class EvaluationSettings(Settings):
+    """The loss on held-out clips while training goes on."""
+
+    every: int | None = Field(None, ge=1, description="steps between evaluations; none without it")
+    split: str = Field("val", description="split of the export that is evaluated on")
+    batches: int = Field(4, ge=1, description="batches of data.batch clips that are evaluated on")
 
 
 class OutputSettings(Settings):
@@ -121,6 +139,7 @@ class OutputSettings(Settings):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints; the last step has one too")
     keep: int = Field(2, ge=1, description="checkpoints that are kept, the newest ones")
     log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
+    tensorboard: bool = Field(True, description="write the same figures for TensorBoard, under folder/tensorboard")
 
 
 class Recipe(Settings):
@@ -134,6 +153,7 @@ class Recipe(Settings):
     optimiser: OptimiserSettings = Field(OptimiserSettings(), description="the optimiser")
     schedule: ScheduleSettings
     engine: EngineSettings = Field(EngineSettings(), description="where it runs")
+    evaluation: EvaluationSettings = Field(EvaluationSettings(), description="the loss on held-out clips")
     output: OutputSettings
 
     @model_validator(mode="after")
@@ -142,6 +162,8 @@ class Recipe(Settings):
         if self.data.batch % (ranks * micro_batches):
             times = f" times data.accumulate {micro_batches}" if micro_batches > 1 else ""
             raise ValueError(f"data.batch {self.data.batch} cannot be shared out over engine.ranks {ranks}{times}")
+        if self.optimiser.ema is not None and self.engine.zero_stage == 3:
+            raise ValueError("optimiser.ema needs engine.zero_stage 2 or less: with 3 no rank has all weights")
         if self.data.clips.frames % 2 and self.model.video.stem == "space_to_depth":
             raise ValueError(
                 f"data.clips.frames {self.data.clips.frames} must be even with model.video.stem=space_to_depth"

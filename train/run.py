@@ -3,6 +3,8 @@
 FOLDER/recipe.yaml      the recipe as resolved
 FOLDER/vocabulary.json  the words, fixed when the run begins
 FOLDER/metrics.jsonl    a line a step
+FOLDER/starts.jsonl     a line a start: code, environment (train/record.py)
+FOLDER/tensorboard/     the figures of metrics.jsonl for TensorBoard
 FOLDER/checkpoints/     train/checkpoint.py
 """
 
@@ -17,13 +19,15 @@ from pydantic import Field
 from sayso.config import Settings, load, validate
 from sayso.errors import ConfigError, InputError, ModelNotFound
 from train.data import narrations, open_reader, steps_per_epoch
+from train.heldout import heldout_data
 from train.recipe import Recipe
 from train.vocabulary import Vocabulary, load_vectors
 from train.weights import WORDS
 
 RECIPE, METRICS, CHECKPOINTS, POINTER = "recipe.yaml", "metrics.jsonl", "checkpoints", "latest.json"
+TENSORBOARD = "tensorboard"
 # What a run may change between two starts; anything else would make it another run.
-MAY_CHANGE = ("data.root", "data.workers", "schedule", "engine", "output")
+MAY_CHANGE = ("data.root", "data.workers", "schedule", "engine", "evaluation", "output")
 # Of these, what decides how the files of a checkpoint are cut with ZeRO; without, any number of ranks reads them.
 CUT_BY = ("engine.zero_stage", "engine.ranks")
 
@@ -50,6 +54,9 @@ def prepare(recipe: Recipe) -> Plan:
     folder = recipe.output.folder
     reader = open_reader(recipe.data, seed=recipe.seed, world_size=recipe.engine.ranks)
     total = recipe.schedule.total_steps(steps_per_epoch(recipe.data, reader))
+    if recipe.evaluation.every:
+        heldout = heldout_data(recipe)
+        steps_per_epoch(heldout, open_reader(heldout, seed=recipe.seed, world_size=recipe.engine.ranks))
     _refuse_another_run(recipe)
     _refuse_missing_accelerators(recipe)
     start = latest(folder / CHECKPOINTS)
@@ -74,7 +81,7 @@ def _refuse_another_run(recipe: Recipe) -> None:
     path = recipe.output.folder / RECIPE
     if not path.exists():
         return
-    before, now = _flat(load(Recipe, path).model_dump()), _flat(recipe.model_dump())
+    before, now = flat(load(Recipe, path).model_dump()), flat(recipe.model_dump())
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     cut = [key for key in differing if key in CUT_BY and {before[CUT_BY[0]], now[CUT_BY[0]]} != {0}]
     if cut and latest(recipe.output.folder / CHECKPOINTS).step:
@@ -103,11 +110,12 @@ def _refuse_missing_accelerators(recipe: Recipe) -> None:
         )
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of settings as its leaves by their full keys."""
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
 
 
 class Latest(Settings):

@@ -7,15 +7,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sayso.errors import InputError
 from train.activations import checkpoint_activations
+from train.ema import Average
 from train.models.s3dg import S3DG
 from train.recipe import Recipe, load_recipe
 from train.schedule import rate_factor
+from train.speed import forward_flops, skeleton
 
 RANKS, MICRO_BATCHES, STEPS, CLIP, TOTAL = 2, 3, 4, 0.05, 6
 
@@ -29,6 +33,9 @@ class Task(nn.Module):
         self.first, self.second = nn.Linear(12, 7), nn.Linear(7, 1)
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.3, generator=generator)
+
+    def blocks(self) -> list[nn.Module]:
+        return [self.first, self.second]
 
     def forward(self, frames: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         found = self.second(torch.tanh(self.first(frames.flatten(1)))).squeeze(1)
@@ -58,25 +65,37 @@ def small(stage: int, precision: str = "fp32") -> Recipe:
 
 
 def losses_of_one_rank(folder: str, rank: int) -> None:
-    from train.engine import Run, initialize, start_rank, take_step
+    import train.engine as engine_of
+    from train.checkpoint import whole_weights
+    from train.engine import Run, deepspeed_config, initialize, start_rank, take_step
 
+    def config(recipe: Recipe) -> dict[str, Any]:
+        found = deepspeed_config(recipe)
+        # Weights as small as these would stay on all ranks.
+        return found | {"zero_optimization": found["zero_optimization"] | {"stage3_param_persistence_threshold": 0}}
+
+    engine_of.deepspeed_config = config
     torch.set_num_threads(1)
     device = start_rank(small(0))
     for stage, precision in ((0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (0, "fp16")):
         recipe, task = small(stage, precision), Task()
+        if stage == 3:
+            checkpoint_activations(task)
         engine = initialize(recipe, task, total=TOTAL, per_epoch=TOTAL)
-        run = Run(recipe, engine, None, None, device, TOTAL)  # type: ignore[arg-type]  # a step needs no more of it
+        run = Run(recipe, engine, None, None, device, TOTAL, None)  # type: ignore[arg-type]  # a step needs no more
         found = []
         for step in range(STEPS):
             batches = iter([micro_batch(step, number, rank) for number in range(MICRO_BATCHES)])
             rate = engine.get_lr()[0]
             taken = take_step(run, batches, step)
             found.append((torch.stack(taken.losses).mean().item(), taken.norm, rate))
-        torch.save(found, f"{folder}/{stage}-{precision}-{rank}.pt")
+        with whole_weights(engine):
+            weights = {name: weight.clone() for name, weight in task.state_dict().items()}
+        torch.save((found, weights), f"{folder}/{stage}-{precision}-{rank}.pt")
 
 
-def plain() -> list[tuple[float, float, float]]:
-    """Loss, gradient norm and rate of each step, by one process and torch alone."""
+def plain() -> tuple[list[tuple[float, float, float]], dict[str, Tensor]]:
+    """Loss, gradient norm and rate of each step, and the weights then, by one process and torch alone."""
     task = Task()
     optimiser = torch.optim.Adam(task.parameters(), lr=1e-3)
     found = []
@@ -92,7 +111,7 @@ def plain() -> list[tuple[float, float, float]]:
         assert norm > 2 * CLIP
         optimiser.step()
         found.append((loss.item(), norm, rate))
-    return found
+    return found, task.state_dict()
 
 
 def test_steps_are_those_of_plain_torch_with_any_stage_of_zero(tmp_path: Path) -> None:
@@ -106,21 +125,78 @@ def test_steps_are_those_of_plain_torch_with_any_stage_of_zero(tmp_path: Path) -
         for rank in range(RANKS)
     ]
     assert [process.wait(timeout=200) for process in running] == [0] * RANKS
-    expected = plain()
+    expected, expected_weights = plain()
     for name in ("0-fp32", "1-fp32", "2-fp32", "3-fp32", "0-fp16"):
-        ranks = [torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in range(RANKS)]
+        loaded = [torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in range(RANKS)]
+        half = name.endswith("fp16")  # leaves steps out until its scale fits, and its gradients have few digits
         for step, (loss, norm, rate) in enumerate(expected):
-            rel = 2e-2 if name.endswith("fp16") else 1e-5
-            assert sum(of_rank[step][0] for of_rank in ranks) / RANKS == pytest.approx(loss, rel=rel), (name, step)
-            assert ranks[0][step][2] == pytest.approx(rate)
-            for of_rank in ranks:
-                assert of_rank[step][1] == (None if name.endswith("fp16") else pytest.approx(norm, rel=1e-4)), name
+            of_ranks = [found[step] for found, _ in loaded]
+            found_loss = sum(found for found, _, _ in of_ranks) / RANKS
+            assert found_loss == pytest.approx(loss, rel=2e-2 if half else 1e-5), (name, step)
+            for _, found_norm, found_rate in of_ranks:
+                assert found_norm == (None if half else pytest.approx(norm, rel=1e-4)), name
+                assert found_rate == pytest.approx(rate)
+        for _, weights in loaded:
+            for key, weight in weights.items():
+                torch.testing.assert_close(weight, expected_weights[key], rtol=1e-4, atol=1e-2 if half else 1e-5)
 
 
 def free_port() -> int:
     from train.launch import free_port as found
 
     return found()
+
+
+def test_flops_are_those_of_the_towers_products() -> None:
+    class Bilinear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower, self.objective = nn.Linear(30, 20, bias=False), nn.Bilinear(20, 20, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            embedding = self.tower(x)
+            loss: Tensor = self.objective(embedding, embedding).sum()
+            return loss
+
+    task = Bilinear()
+    assert forward_flops(skeleton(task), [torch.ones(10, 30)]) == 2 * 10 * 30 * 20
+    assert isinstance(task.objective, nn.Bilinear)  # the task itself is left as it is
+
+
+def test_an_average_of_weights_follows_them_and_survives(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+    expected = model.weight.detach().clone()
+    average = Average(model, decay=0.8)
+    for step in range(1, 5):
+        with torch.no_grad():
+            model.weight.add_(step)
+        average.update()
+        expected = 0.8 * expected + 0.2 * model.weight.detach()
+    last = model.weight.detach().clone()
+    with average.in_place_of_weights():
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert torch.equal(model.weight.detach(), last)
+    average.save(tmp_path)
+    fresh = Average(model, decay=0.8)
+    fresh.load(tmp_path)
+    with fresh.in_place_of_weights():
+        torch.testing.assert_close(model.weight.detach(), expected)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match=r"was written without optimiser\.ema"):
+        fresh.load(tmp_path / "none")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler imports what torch calls deprecated
+def test_compiled_towers_give_what_they_gave() -> None:
+    from train.engine import compile_towers
+
+    towers = nn.ModuleDict({"text": nn.Sequential(nn.Linear(6, 5), nn.ReLU())})
+    plain_towers = copy.deepcopy(towers)
+    compile_towers(towers)
+    assert towers.state_dict().keys() == plain_towers.state_dict().keys()
+    given = torch.randn(4, 6)
+    torch.testing.assert_close(towers["text"](given), plain_towers["text"](given))
+    assert towers["text"]._compiled_call_impl is not None
 
 
 def test_checkpointed_activations_change_nothing_but_memory() -> None:

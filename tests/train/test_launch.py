@@ -13,8 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sayso.code import code_hash
 from sayso.errors import ConfigError, InputError, WorkFailed
 from train.launch import TrainResult, launch
 from train.metrics import read_metrics
@@ -66,12 +69,18 @@ def losses(folder: Path) -> list[tuple[float, float]]:
     return [(line["step"], line["loss"]) for line in read_metrics(folder / "metrics.jsonl")]
 
 
+def held_out(folder: Path) -> dict[float, float]:
+    """Losses of the averaged weights on held-out clips."""
+    return {line["step"]: line["val_loss"] for line in read_metrics(folder / "metrics.jsonl") if "val_loss" in line}
+
+
 def test_a_run_learns_and_leaves_what_others_need(straight: TrainResult) -> None:
     folder = Path(straight.folder)
     lines = read_metrics(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 61))
     assert sum(line["loss"] for line in lines[-5:]) < 0.8 * sum(line["loss"] for line in lines[:5])
     assert all(line["samples_per_second"] > 0 and 0 <= line["data_wait"] <= 1 for line in lines)
+    assert all(line["gradient_norm"] > 0 and line["tflops"] > 0 and 0 < line["mfu"] < 2 for line in lines)
     assert lines[0]["lr"] == pytest.approx(lines[3]["lr"] / 4)
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
         "latest.json",
@@ -81,6 +90,30 @@ def test_a_run_learns_and_leaves_what_others_need(straight: TrainResult) -> None
     trained = load_model(Path(straight.model))
     assert trained.card.step == 60
     assert "red" in trained.vocabulary.words
+
+    assert list(held_out(folder)) == [20, 40, 60]
+    assert held_out(folder)[60] < held_out(folder)[20]
+    (start,) = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
+    assert (start["from_step"], start["total_steps"], start["ranks"]) == (0, 60, 2)
+    assert start["code"]["sha256"] == code_hash()
+    assert start["peak"]["source"] == "matmul"
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [
+        (line["step"], pytest.approx(line["loss"])) for line in lines
+    ]
+
+
+def test_what_is_saved_is_the_average_of_the_weights(straight: TrainResult) -> None:
+    folder = Path(straight.model)
+    average = torch.load(folder / "ema.pt", weights_only=True)
+    trained = load_model(folder).model
+    weights = [weight for weight in trained.parameters() if weight.requires_grad]
+    last = torch.load(folder / "mp_rank_00_model_states.pt", weights_only=False)["module"]
+    assert len(average) == len(weights)
+    for saved, weight in zip(average, weights, strict=True):
+        torch.testing.assert_close(saved, weight.detach(), rtol=0, atol=0)
+    assert any(not torch.equal(value, last[f"model.{name}"]) for name, value in trained.named_parameters())
 
 
 def test_a_finished_run_started_again_says_so_and_ends(
@@ -121,6 +154,9 @@ def test_a_run_killed_interrupted_and_preempted_goes_on_with_the_same_losses(
     finished = launch(small_recipe, [f"output.folder={folder}"])
     assert finished.started_from == preempted_at
     assert losses(folder) == losses(Path(straight.folder))
+    assert held_out(folder) == held_out(Path(straight.folder))
+    starts = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
+    assert [start["from_step"] for start in starts] == [0, killed_at, interrupted_at, preempted_at]
 
 
 def test_a_checkpoint_that_holds_code_is_refused_and_the_code_not_run(
@@ -186,7 +222,9 @@ def test_zero_begins_with_the_same_losses_and_goes_on_where_it_was(
         f"output.folder={folder}",
         "engine.zero_stage=3",
         "engine.checkpoint_activations=true",
-        "output.checkpoint_every=30",
+        "optimiser.ema=null",
+        "schedule={steps: 12, warmup_steps: 4, name: constant}",
+        "output.checkpoint_every=6",
     ]
     launch(small_recipe, overrides)
     whole = losses(folder)
@@ -196,9 +234,9 @@ def test_zero_begins_with_the_same_losses_and_goes_on_where_it_was(
 
     pointer = folder / "checkpoints" / "latest.json"
     before = latest(pointer.parent)
-    half = before.model_copy(update={"step": 30, "reader": {**before.reader, "epoch": 15, "position": 0}})
+    half = before.model_copy(update={"step": 6, "reader": {**before.reader, "epoch": 3, "position": 0}})
     pointer.write_text(half.model_dump_json())
-    assert launch(small_recipe, overrides).started_from == 30
+    assert launch(small_recipe, overrides).started_from == 6
     assert losses(folder) == whole
     trained = load_model(latest_model(folder))  # all weights, though each rank held a part of them
     assert {name: value.shape for name, value in trained.model.state_dict().items()} == {

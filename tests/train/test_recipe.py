@@ -11,7 +11,7 @@ WHERE = ["data.root=/data", "data.export=clips", "output.folder=/runs/one"]
 
 
 def test_every_recipe_that_comes_with_sayso_loads_by_name() -> None:
-    assert recipe_names() == ["mil_nce_demo", "mil_nce_paper"]
+    assert recipe_names() == ["mil_nce_demo", "mil_nce_paper", "mil_nce_release_8gpu"]
     for name in recipe_names():
         assert load_recipe(name, WHERE).data.url == "/data/shards/clips"
 
@@ -22,6 +22,13 @@ def test_the_published_settings() -> None:
     clips = recipe.data.clips
     assert (clips.frames, clips.fps, clips.size, clips.candidates, clips.per_video) == (32, 10, 200, 5, True)
     assert recipe.model.video.width == 1
+
+
+def test_the_settings_of_the_training_release() -> None:
+    recipe = load_recipe("mil_nce_release_8gpu", WHERE)
+    assert (recipe.data.batch, recipe.engine.ranks, recipe.schedule.epochs) == (512, 8, 300)
+    assert (recipe.model.video.stem, recipe.objective.denominator) == ("plain", "release")
+    assert rate_factor(9_999, warmup=recipe.schedule.warmup_steps, total=700_000) == 1
 
 
 def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
@@ -43,6 +50,7 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
         ("engine.ranks=3", r"data\.batch \d+ cannot be shared out over engine\.ranks 3"),
         ("data.accumulate=5", r"data\.batch \d+ cannot be shared out over engine\.ranks 2 times data\.accumulate 5"),
         ("engine={precision: fp16, zero_stage: 1}", r"engine: .*precision fp16 needs zero_stage 0"),
+        ("engine={compile: true, zero_stage: 3}", r"engine: .*compile goes neither with"),
         ("schedule.epochs=10", r"schedule: .*either epochs or steps"),
         ("schedule.warmup_steps", r"an override is written key=value"),
     ],
@@ -52,13 +60,21 @@ def test_wrong_keys_and_values_are_named_with_what_is_allowed(override: str, mes
         load_recipe("mil_nce_demo", [*WHERE, override])
 
 
+def test_an_average_of_weights_that_no_rank_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optimiser\.ema needs engine\.zero_stage 2 or less"):
+        load_recipe("mil_nce_demo", [*WHERE, "optimiser.ema=0.99", "engine.zero_stage=3"])
+
+
 def test_what_has_no_default_must_be_given() -> None:
     with pytest.raises(ConfigError, match=re.escape("data.root: field required")):
         load_recipe("mil_nce_demo")
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no recipe mil_nce: give a YAML file or one of mil_nce_demo, mil_nce_paper"):
+    with pytest.raises(
+        ConfigError,
+        match="no recipe mil_nce: give a YAML file or one of mil_nce_demo, mil_nce_paper, mil_nce_release_8gpu",
+    ):
         load_recipe("mil_nce", WHERE)
     with pytest.raises(ConfigError, match=r"missing\.yaml: no such file"):
         load_recipe("missing.yaml", WHERE)
