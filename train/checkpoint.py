@@ -27,7 +27,7 @@ from deepspeed.utils.tensor_fragment import fragment_address
 from sayso.errors import InputError
 from train.distributed import rank
 from train.ema import Average
-from train.run import POINTER, Latest, step_folder
+from train.run import POINTER, Latest, point_to, step_folder
 from train.weights import Trained, save_model
 
 # What ZeRO's files hold besides tensors and plain values: numbers in classes of DeepSpeed's own.
@@ -67,7 +67,7 @@ def save(
     dist.barrier()
     if rank() == 0:
         _sync(target)
-        _point_to(folder, latest)
+        point_to(folder, latest)
         _remove_others(folder, latest.step, keep)
     dist.barrier()
 
@@ -121,12 +121,6 @@ def _sync(folder: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-
-
-def _point_to(folder: Path, latest: Latest) -> None:
-    partial = folder / f"{POINTER}.partial"
-    partial.write_text(latest.model_dump_json())
-    partial.replace(folder / POINTER)
 
 
 def _remove_others(folder: Path, step: int, keep: int) -> None:

@@ -28,11 +28,12 @@ from train import checkpoint
 from train.activations import checkpoint_activations
 from train.augment import augment
 from train.data import Batch, Batches, open_reader, to_device
-from train.distributed import rank, world_size
+from train.distributed import barrier, rank, world_size
 from train.ema import Average
 from train.guard import Guard, Taken
 from train.heldout import HeldOut
 from train.metrics import Bar, MetricsLog
+from train.mirror import Mirror
 from train.recipe import Recipe
 from train.record import record_start
 from train.run import CHECKPOINTS, METRICS, TENSORBOARD, Latest, latest
@@ -58,6 +59,7 @@ class Run:
     speed: Speed
     average: Average | None = None
     heldout: HeldOut | None = None
+    mirror: Mirror | None = None
 
 
 def train(recipe: Recipe, stop: threading.Event) -> None:
@@ -173,6 +175,12 @@ def save(run: Run, step: int) -> None:
     reached = Latest(step=step, reader=run.batches.state(step))
     folder = recipe.output.folder / CHECKPOINTS
     checkpoint.save(run.engine, folder, reached, trained, run.average, keep=recipe.output.keep)
+    if run.mirror:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            run.mirror.put_checkpoint(step)
+        barrier()
+        if rank() == 0:
+            run.mirror.put_pointer(reached, keep=recipe.output.keep)
 
 
 def start_rank(recipe: Recipe) -> torch.device:
@@ -209,7 +217,8 @@ def build(recipe: Recipe, device: torch.device) -> Run:
     torch.manual_seed(recipe.seed + rank())
     average = Average(task, recipe.optimiser.ema) if recipe.optimiser.ema is not None else None
     heldout = HeldOut(recipe, vocabulary) if recipe.evaluation.every else None
-    return Run(recipe, engine, batches, model, device, total, speed, average, heldout)
+    mirror = Mirror(recipe.output.mirror, recipe.output.folder) if recipe.output.mirror is not None else None
+    return Run(recipe, engine, batches, model, device, total, speed, average, heldout, mirror)
 
 
 def compile_towers(model: nn.Module) -> None:

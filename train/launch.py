@@ -22,6 +22,7 @@ from types import FrameType
 from sayso.errors import Preempted, Stopped, WorkFailed
 from train.distributed import RESUME, WATCH_STDIN
 from train.metrics import read_metrics
+from train.mirror import Mirror
 from train.recipe import Recipe, load_recipe
 from train.run import METRICS, RECIPE, Plan, latest_model, prepare
 
@@ -54,6 +55,8 @@ def launch(path_or_name: str | Path, overrides: Sequence[str] = ()) -> TrainResu
     stopped, and Preempted of it when that was by SIGTERM, after a checkpoint.
     """
     recipe = load_recipe(path_or_name, list(overrides))
+    if recipe.output.mirror is not None:
+        Mirror(recipe.output.mirror, recipe.output.folder).fetch()
     plan = prepare(recipe)
     began = time.monotonic()
     if plan.finished:

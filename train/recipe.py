@@ -136,6 +136,11 @@ class OutputSettings(Settings):
     """What is written where."""
 
     folder: Path = Field(description="folder of this run: checkpoints, metrics, the recipe as resolved")
+    mirror: str | None = Field(
+        None,
+        description="a second place for all of it, any fsspec URL: it is uploaded after each checkpoint, and brought "
+        "back to a machine that has less of the run",
+    )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints; the last step has one too")
     keep: int = Field(2, ge=1, description="checkpoints that are kept, the newest ones")
     log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")

@@ -136,6 +136,13 @@ def latest(folder: Path) -> Latest:
         raise InputError(f"{path} cannot be read ({error}); remove it to start from step 0") from error
 
 
+def point_to(folder: Path, reached: Latest) -> None:
+    """Make a checkpoint the newest one of a folder, in one move."""
+    partial = folder / f"{POINTER}.partial"
+    partial.write_text(reached.model_dump_json())
+    partial.replace(folder / POINTER)
+
+
 def step_folder(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step lies."""
     return folder / f"step-{step:08d}"

@@ -25,7 +25,7 @@ from train.run import latest, latest_model
 from train.weights import load_model
 
 SAYSO_TRAIN = "import sys; from ops.cli import main; sys.argv.insert(1, 'train'); main()"
-SOON = 60.0
+SOON = 240.0
 
 
 def wait_for(happened: Callable[[], bool], what: str) -> None:
@@ -271,7 +271,7 @@ def test_a_step_that_gives_no_number_ends_the_run_and_names_its_samples(
 def test_a_run_goes_on_with_another_number_of_ranks(straight: TrainResult, small_recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fewer"
     shutil.copytree(straight.folder, folder)
-    overrides = ["schedule.steps=63", "schedule.name=linear", "engine.ranks=1", "engine.precision=bf16"]
+    overrides = ["schedule.steps=63", "schedule.name=linear", "engine.ranks=1"]
     gone_on = launch(small_recipe, [f"output.folder={folder}", *overrides])
     assert (gone_on.started_from, gone_on.steps) == (60, 63)
     assert losses(folder)[:60] == losses(Path(straight.folder))
