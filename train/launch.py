@@ -55,9 +55,10 @@ def launch(path_or_name: str | Path, overrides: Sequence[str] = ()) -> TrainResu
     stopped, and Preempted of it when that was by SIGTERM, after a checkpoint.
     """
     recipe = load_recipe(path_or_name, list(overrides))
-    if recipe.output.mirror is not None:
-        Mirror(recipe.output.mirror, recipe.output.folder).fetch()
-    plan = prepare(recipe)
+    with _preempted_by_sigterm():
+        if recipe.output.mirror is not None:
+            Mirror(recipe.output.mirror, recipe.output.folder).fetch()
+        plan = prepare(recipe)
     began = time.monotonic()
     if plan.finished:
         _say(f"{recipe.output.folder}: already trained, {plan.total} of {plan.total} steps")
@@ -167,6 +168,23 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextmanager
+def _preempted_by_sigterm() -> Iterator[None]:
+    """While there is no rank yet that SIGTERM could be passed to, it ends us with what means "run it again"."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Preempted("training was stopped by SIGTERM before it began; the same command goes on")
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

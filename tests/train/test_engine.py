@@ -163,6 +163,13 @@ def test_flops_are_those_of_the_towers_products() -> None:
     assert isinstance(task.objective, nn.Bilinear)  # the task itself is left as it is
 
 
+def test_flops_of_the_published_network_are_the_published_ones() -> None:
+    with torch.device("meta"):
+        network = S3DG(stem="space_to_depth")
+    frames = torch.empty(1, 3, 32, 224, 224, device="meta")
+    assert forward_flops(skeleton(network), [frames]) / 2e9 == pytest.approx(37.1, abs=0.1)
+
+
 def test_an_average_of_weights_follows_them_and_survives(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
     expected = model.weight.detach().clone()

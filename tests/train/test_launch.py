@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -57,12 +58,18 @@ def start_and_stop(recipe: Path, folder: Path, number: signal.Signals, *, after:
 def start_and_preempt(recipe: Path, folder: Path, overrides: list[str], *, after: int) -> int:
     """Start a run and send SIGTERM to who started it, in the middle of its steps; its exit code."""
     command = [sys.executable, "-c", SAYSO_TRAIN, str(recipe), f"output.folder={folder}", *overrides]
+    starts = len(starts_of(folder))
     process = subprocess.Popen(command)
+    wait_for(lambda: len(starts_of(folder)) > starts, "no start came")
     wait_for(lambda: read_metrics(folder / "metrics.jsonl")[-1]["step"] > after, "no step came")
     process.send_signal(signal.SIGTERM)
     code = process.wait(timeout=SOON)
     wait_for(lambda: not processes_of(folder), "processes were left behind")
     return code
+
+
+def starts_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
 
 
 def losses(folder: Path) -> list[tuple[float, float]]:
@@ -93,7 +100,7 @@ def test_a_run_learns_and_leaves_what_others_need(straight: TrainResult) -> None
 
     assert list(held_out(folder)) == [20, 40, 60]
     assert held_out(folder)[60] < held_out(folder)[20]
-    (start,) = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
+    (start,) = starts_of(folder)
     assert (start["from_step"], start["total_steps"], start["ranks"]) == (0, 60, 2)
     assert start["code"]["sha256"] == code_hash()
     assert start["peak"]["source"] == "matmul"
@@ -155,8 +162,7 @@ def test_a_run_killed_interrupted_and_preempted_goes_on_with_the_same_losses(
     assert finished.started_from == preempted_at
     assert losses(folder) == losses(Path(straight.folder))
     assert held_out(folder) == held_out(Path(straight.folder))
-    starts = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
-    assert [start["from_step"] for start in starts] == [0, killed_at, interrupted_at, preempted_at]
+    assert [start["from_step"] for start in starts_of(folder)] == [0, killed_at, interrupted_at, preempted_at]
 
 
 def test_a_checkpoint_that_holds_code_is_refused_and_the_code_not_run(
@@ -223,8 +229,8 @@ def test_zero_begins_with_the_same_losses_and_goes_on_where_it_was(
         "engine.zero_stage=3",
         "engine.checkpoint_activations=true",
         "optimiser.ema=null",
-        "schedule={steps: 12, warmup_steps: 4, name: constant}",
-        "output.checkpoint_every=6",
+        "schedule={steps: 8, warmup_steps: 4, name: constant}",
+        "output.checkpoint_every=4",
     ]
     launch(small_recipe, overrides)
     whole = losses(folder)
@@ -234,9 +240,9 @@ def test_zero_begins_with_the_same_losses_and_goes_on_where_it_was(
 
     pointer = folder / "checkpoints" / "latest.json"
     before = latest(pointer.parent)
-    half = before.model_copy(update={"step": 6, "reader": {**before.reader, "epoch": 3, "position": 0}})
+    half = before.model_copy(update={"step": 4, "reader": {**before.reader, "epoch": 2, "position": 0}})
     pointer.write_text(half.model_dump_json())
-    assert launch(small_recipe, overrides).started_from == 6
+    assert launch(small_recipe, overrides).started_from == 4
     assert losses(folder) == whole
     trained = load_model(latest_model(folder))  # all weights, though each rank held a part of them
     assert {name: value.shape for name, value in trained.model.state_dict().items()} == {
