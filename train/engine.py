@@ -90,9 +90,10 @@ def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None, stop: th
     guard = Guard(output.folder, stop, run.device)
     run.engine.train()
     for step in range(start + 1, run.total + 1):
-        rate = run.engine.get_lr()[0]
+        began, rate = time.perf_counter(), run.engine.get_lr()[0]
         taken = take_step(run, batches, step)
-        loss, stopping = guard.agree(step, taken)
+        loss, stopping = guard.agree(step, taken)  # waits for the device
+        taken.seconds = time.perf_counter() - began
         if run.average:
             run.average.update()
         last = step == run.total
@@ -112,7 +113,6 @@ def take_step(run: Run, batches: Iterator[Batch], step: int) -> Taken:
     """One step of the optimiser: its micro-batches forward and backward, then clipping and the step, once."""
     engine, settings = run.engine, run.recipe.data
     taken = Taken()
-    began = time.perf_counter()
     for micro_batch in range(settings.accumulate):
         asked = time.perf_counter()
         batch = to_device(next(batches), run.device)
@@ -130,7 +130,6 @@ def take_step(run: Run, batches: Iterator[Batch], step: int) -> Taken:
     if engine.zero_optimization():
         taken.norm = float(engine.get_global_grad_norm())
     taken.inputs = [torch.empty_like(tensor, device="meta") for tensor in inputs]
-    taken.seconds = time.perf_counter() - began
     return taken
 
 

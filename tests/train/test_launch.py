@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -163,6 +164,20 @@ def test_a_run_killed_interrupted_and_preempted_goes_on_with_the_same_losses(
     assert losses(folder) == losses(Path(straight.folder))
     assert held_out(folder) == held_out(Path(straight.folder))
     assert [start["from_step"] for start in starts_of(folder)] == [0, killed_at, interrupted_at, preempted_at]
+
+
+def test_sigterm_before_the_ranks_are_there_means_the_same(small_recipe: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a mirror that does not answer holds the start up
+        silent.settimeout(SOON)
+        mirror = f"output.mirror=http://127.0.0.1:{silent.getsockname()[1]}/run"
+        command = [sys.executable, "-c", SAYSO_TRAIN, str(small_recipe), f"output.folder={tmp_path / 'run'}", mirror]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=SOON)
+    assert process.returncode == 75
+    assert "stopped by SIGTERM before it began; the same command goes on" in said
 
 
 def test_a_checkpoint_that_holds_code_is_refused_and_the_code_not_run(
