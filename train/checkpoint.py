@@ -1,6 +1,6 @@
 """Checkpoints of a run: whole or not there.
 
-    FOLDER/step-00000120/   DeepSpeed's files (model, optimiser, schedule), rng-R.pt of each rank, the model for others
+    FOLDER/step-00000120/   DeepSpeed's files (model, optimiser, schedule), rank-R.pt of each rank, the model for others
     FOLDER/latest.json      {"step": 120, "reader": ...}: the pointer, moved into place when all else is on disk
 
 If a process dies while a checkpoint is being written, the pointer still names the one before; the half-written folder
@@ -23,6 +23,8 @@ from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sayso.errors import InputError
 from train.distributed import rank
@@ -30,6 +32,7 @@ from train.ema import Average
 from train.run import POINTER, Latest, point_to, step_folder
 from train.weights import Trained, save_model
 
+OWN_STATE = "rank-{}.pt"
 # What ZeRO's files hold besides tensors and plain values: numbers in classes of DeepSpeed's own.
 PLAIN = [LossScaler, ZeroStageEnum, fragment_address]
 
@@ -58,7 +61,7 @@ def save(
     """
     target = step_folder(folder, latest.step)
     engine.save_checkpoint(str(folder), tag=target.name, save_latest=False)
-    torch.save(_random_state(engine), target / f"rng-{rank()}.pt")
+    torch.save(_own_state(engine), target / OWN_STATE.format(rank()))
     if rank() == 0 and average:
         average.save(target)
     with whole_weights(engine), average.in_place_of_weights() if average else nullcontext():
@@ -86,9 +89,9 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, average:
         )
     if average:
         average.load(source)
-    random_state = source / f"rng-{rank()}.pt"
-    if random_state.exists():  # a run that goes on with more ranks has none for the new ones
-        _set_random_state(torch.load(random_state, weights_only=True), engine)
+    own_state = source / OWN_STATE.format(rank())
+    if own_state.exists():  # a run that goes on with more ranks has none for the new ones
+        _set_own_state(torch.load(own_state, map_location="cpu", weights_only=True), engine)
 
 
 @contextmanager
@@ -99,8 +102,9 @@ def whole_weights(engine: deepspeed.DeepSpeedEngine) -> Iterator[None]:
         yield
 
 
-def _random_state(engine: deepspeed.DeepSpeedEngine) -> dict[str, Any]:
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+def _own_state(engine: deepspeed.DeepSpeedEngine) -> dict[str, Any]:
+    """What each rank has of its own: random state, the scale of its loss, statistics of the batches that it saw."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state(), "statistics": _statistics(engine.module)}
     if engine.torch_autocast_z0_gradscaler is not None:
         state["scaler"] = engine.torch_autocast_z0_gradscaler.state_dict()  # DeepSpeed forgets it
     if torch.cuda.is_available():
@@ -108,12 +112,24 @@ def _random_state(engine: deepspeed.DeepSpeedEngine) -> dict[str, Any]:
     return state
 
 
-def _set_random_state(state: dict[str, Any], engine: deepspeed.DeepSpeedEngine) -> None:
+def _set_own_state(state: dict[str, Any], engine: deepspeed.DeepSpeedEngine) -> None:
     if "scaler" in state and engine.torch_autocast_z0_gradscaler is not None:
         engine.torch_autocast_z0_gradscaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["cpu"])
+    for name, buffer in _statistics(engine.module).items():
+        buffer.copy_(state["statistics"][name])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def _statistics(model: nn.Module) -> dict[str, Tensor]:
+    """The running statistics of batch norm: each rank sees other clips, and DeepSpeed saves the first rank's alone."""
+    return {
+        f"{place}.{name}": buffer
+        for place, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        for name, buffer in module.named_buffers(recurse=False)
+    }
 
 
 def _sync(folder: Path) -> None:

@@ -21,7 +21,7 @@ def take_step(folder: Path, step: int) -> Latest:
     """A run's files as they are after a step, with a checkpoint of which each byte says the step."""
     target = step_folder(folder / "checkpoints", step)
     target.mkdir(parents=True)
-    for name in ("model.pt", "rng-0.pt"):
+    for name in ("model.pt", "rank-0.pt"):
         (target / name).write_bytes(bytes([step]) * 1000)
     for name in ("recipe.yaml", "vocabulary.json", "metrics.jsonl", "starts.jsonl", "tensorboard/events"):
         (folder / name).parent.mkdir(exist_ok=True)
