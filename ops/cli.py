@@ -1,6 +1,7 @@
 """The command `sayso`: thin; the work is in plain functions elsewhere.
 
-Data goes to stdout, progress to stderr. Exit codes: 0 ok, 1 work failed, 2 usage, 130 stopped.
+Data goes to stdout, progress to stderr. Exit codes: 0 ok, 1 work failed, 2 usage, 75 training was told to leave the
+machine (SIGTERM) and goes on when the same command is run again, 130 stopped.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ops import care_cli, evaluate_cli, jobs_cli, show
-from sayso.errors import SaysoError, Stopped, UserError
+from ops import care_cli, evaluate_cli, jobs_cli, runs_cli, show
+from sayso.errors import Preempted, SaysoError, Stopped, UserError
 
 app = typer.Typer(
     name="sayso",
@@ -24,6 +25,8 @@ app = typer.Typer(
 )
 # What shells say of a command that was stopped by Ctrl-C.
 INTERRUPTED = 130
+# EX_TEMPFAIL of sysexits.h: the same command may be run again.
+RESUME = 75
 
 RootOption = Annotated[str, typer.Option("--root", help="The dataset root: a folder or any fsspec URL.")]
 VideosOption = Annotated[
@@ -156,6 +159,8 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Train a recipe on this machine with the DeepSpeed launcher. Run it again to go on.
+
+    SIGTERM ends it after the step at hand with a checkpoint and exit code 75, which means: run it again.
 
     Example: sayso train mil_nce_demo data.root=./data data.export=clips output.folder=./model
     """
@@ -317,6 +322,7 @@ def doctor_command(json: JsonOption = False) -> None:
 
 evaluate_cli.add_to(app)
 jobs_cli.add_to(app)
+runs_cli.add_to(app)
 
 
 def _print(data: dict[str, Any], json: bool) -> None:
@@ -329,6 +335,12 @@ def _print(data: dict[str, Any], json: bool) -> None:
         show.out.print(
             yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip(), markup=False, highlight=False
         )
+
+
+def _exit_code(error: SaysoError) -> int:
+    if isinstance(error, Stopped):
+        return RESUME if isinstance(error, Preempted) else INTERRUPTED
+    return 2 if isinstance(error, UserError) else 1
 
 
 def _stop(signal_number: int, frame: object) -> NoReturn:
@@ -347,7 +359,7 @@ def main() -> None:
         raise
     except SaysoError as error:
         show.err.print(f"sayso: {error}", markup=False, highlight=False)
-        sys.exit(INTERRUPTED if isinstance(error, Stopped) else 2 if isinstance(error, UserError) else 1)
+        sys.exit(_exit_code(error))
     finally:
         # What is to be said is said. A signal while the interpreter ends must not turn the exit code into another.
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -8,6 +8,7 @@
     │   └── ModelNotFound      a model that is nowhere to be found; says where it was looked for
     ├── WorkFailed             the work could not be done; exit code 1
     │   ├── Stopped            a person or a scheduler ended it; exit code 130
+    │   │   └── Preempted      a scheduler ended it and wants it to go on elsewhere; exit code 75
     │   ├── NoSpace            the disk or the quota is full
     │   ├── StorageError       the object store does not answer or answers with errors
     │   ├── RootBusy           another run works on the same stage of the same root
@@ -55,6 +56,10 @@ class WorkFailed(SaysoError):
 
 class Stopped(WorkFailed):
     """A person or a scheduler ended it; the message says how to go on."""
+
+
+class Preempted(Stopped):
+    """A scheduler took the machine away (SIGTERM): what was done is in a checkpoint, to be resumed from."""
 
 
 class NoSpace(WorkFailed):

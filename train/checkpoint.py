@@ -1,6 +1,6 @@
 """Checkpoints of a run: whole or not there.
 
-    FOLDER/step-00000120/   DeepSpeed's files (model, optimiser, schedule), rng-R.pt of each rank, the model for others
+    FOLDER/step-00000120/   DeepSpeed's files (model, optimiser, schedule), rank-R.pt of each rank, the model for others
     FOLDER/latest.json      {"step": 120, "reader": ...}: the pointer, moved into place when all else is on disk
 
 If a process dies while a checkpoint is being written, the pointer still names the one before; the half-written folder
@@ -11,6 +11,8 @@ hold wrong numbers, but no code.
 import os
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,16 @@ from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sayso.errors import InputError
 from train.distributed import rank
-from train.run import POINTER, Latest, step_folder
+from train.ema import Average
+from train.run import POINTER, Latest, point_to, step_folder
 from train.weights import Trained, save_model
 
+OWN_STATE = "rank-{}.pt"
 # What ZeRO's files hold besides tensors and plain values: numbers in classes of DeepSpeed's own.
 PLAIN = [LossScaler, ZeroStageEnum, fragment_address]
 
@@ -40,23 +46,37 @@ class WeightsOnlyCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc] 
             return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def save(engine: deepspeed.DeepSpeedEngine, folder: Path, latest: Latest, trained: Trained, *, keep: int) -> None:
-    """Write the checkpoint that `latest` describes; to be called by every rank."""
+def save(
+    engine: deepspeed.DeepSpeedEngine,
+    folder: Path,
+    latest: Latest,
+    trained: Trained,
+    average: Average | None,
+    *,
+    keep: int,
+) -> None:
+    """Write the checkpoint that `latest` describes; to be called by every rank.
+
+    The model for others has the average of the weights where there is one.
+    """
     target = step_folder(folder, latest.step)
     engine.save_checkpoint(str(folder), tag=target.name, save_latest=False)
-    torch.save(_random_state(), target / f"rng-{rank()}.pt")
-    if rank() == 0:
-        save_model(target, trained)
+    torch.save(_own_state(engine), target / OWN_STATE.format(rank()))
+    if rank() == 0 and average:
+        average.save(target)
+    with whole_weights(engine), average.in_place_of_weights() if average else nullcontext():
+        if rank() == 0:
+            save_model(target, trained)
     dist.barrier()
     if rank() == 0:
         _sync(target)
-        _point_to(folder, latest)
+        point_to(folder, latest)
         _remove_others(folder, latest.step, keep)
     dist.barrier()
 
 
-def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int) -> None:
-    """Bring model, optimiser, schedule and random state back to the checkpoint of `step`."""
+def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, average: Average | None = None) -> None:
+    """Bring model, optimiser, schedule, average and random state back to the checkpoint of `step`."""
     source = step_folder(folder, step)
     try:
         loaded, _ = engine.load_checkpoint(str(folder), tag=source.name)
@@ -67,22 +87,49 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int) -> None:
         raise InputError(
             f"{folder / POINTER} names {source.name}, which is not there; remove the pointer to start anew"
         )
-    random_state = source / f"rng-{rank()}.pt"
-    if random_state.exists():  # a run that goes on with more ranks has none for the new ones
-        _set_random_state(torch.load(random_state, weights_only=True))
+    if average:
+        average.load(source)
+    own_state = source / OWN_STATE.format(rank())
+    if own_state.exists():  # a run that goes on with more ranks has none for the new ones
+        _set_own_state(torch.load(own_state, map_location="cpu", weights_only=True), engine)
 
 
-def _random_state() -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
+@contextmanager
+def whole_weights(engine: deepspeed.DeepSpeedEngine) -> Iterator[None]:
+    """Within it every rank sees all weights, also those that ZeRO 3 shares out. To be entered by every rank."""
+    shared_out = engine.zero_optimization_stage() == ZeroStageEnum.weights
+    with deepspeed.zero.GatheredParameters(list(engine.module.parameters()), enabled=shared_out):
+        yield
+
+
+def _own_state(engine: deepspeed.DeepSpeedEngine) -> dict[str, Any]:
+    """What each rank has of its own: random state, the scale of its loss, statistics of the batches that it saw."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state(), "statistics": _statistics(engine.module)}
+    if engine.torch_autocast_z0_gradscaler is not None:
+        state["scaler"] = engine.torch_autocast_z0_gradscaler.state_dict()  # DeepSpeed forgets it
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+def _set_own_state(state: dict[str, Any], engine: deepspeed.DeepSpeedEngine) -> None:
+    if "scaler" in state and engine.torch_autocast_z0_gradscaler is not None:
+        engine.torch_autocast_z0_gradscaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["cpu"])
+    for name, buffer in _statistics(engine.module).items():
+        buffer.copy_(state["statistics"][name])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def _statistics(model: nn.Module) -> dict[str, Tensor]:
+    """The running statistics of batch norm: each rank sees other clips, and DeepSpeed saves the first rank's alone."""
+    return {
+        f"{place}.{name}": buffer
+        for place, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        for name, buffer in module.named_buffers(recurse=False)
+    }
 
 
 def _sync(folder: Path) -> None:
@@ -90,12 +137,6 @@ def _sync(folder: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-
-
-def _point_to(folder: Path, latest: Latest) -> None:
-    partial = folder / f"{POINTER}.partial"
-    partial.write_text(latest.model_dump_json())
-    partial.replace(folder / POINTER)
 
 
 def _remove_others(folder: Path, step: int, keep: int) -> None:

@@ -7,6 +7,7 @@ and counted. The position is counted in steps that were taken, not in clips that
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from shards.reader import ClipReader
 from train.recipe import DataSettings
 from train.vocabulary import Vocabulary
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
+"""Tensors by the names of their fields, and under "keys" the keys of the samples."""
 
 
 def open_reader(settings: DataSettings, *, seed: int, rank: int = 0, world_size: int = 1) -> ClipReader:
@@ -29,7 +31,7 @@ def open_reader(settings: DataSettings, *, seed: int, rank: int = 0, world_size:
         seed=seed,
         rank=rank,
         world_size=world_size,
-        batch_size=settings.batch // world_size,
+        batch_size=settings.batch // (world_size * settings.accumulate),
     )
 
 
@@ -55,18 +57,18 @@ def steps_per_epoch(settings: DataSettings, reader: ClipReader) -> int:
 
 
 class Batches:
-    """This rank's batches, from any step on."""
+    """This rank's micro-batches, from any step on: `settings.accumulate` of them a step."""
 
     def __init__(self, reader: ClipReader, vocabulary: Vocabulary, settings: DataSettings) -> None:
         self.reader, self.vocabulary, self.settings = reader, vocabulary, settings
         self.per_epoch = steps_per_epoch(settings, reader)
 
     def from_step(self, step: int, last: int) -> Iterator[Batch]:
-        """Batches of the steps [step, last), over as many epochs as they span."""
+        """Micro-batches of the steps [step, last), over as many epochs as they span."""
         while step < last:
             wanted = min(self.per_epoch - step % self.per_epoch, last - step)
             self.reader.load_state_dict(self.state(step))
-            yield from itertools.islice(self._loader(), wanted)
+            yield from itertools.islice(self._loader(), wanted * self.settings.accumulate)
             step += wanted
 
     def state(self, step: int) -> dict[str, int]:
@@ -86,17 +88,22 @@ class Batches:
 
 
 def collate(clips: Sequence[Clip], vocabulary: Vocabulary) -> Batch:
-    """B clips -> frames uint8 (B, T, H, W, 3), tokens int64 (B, K, words), mask bool (B, K)."""
+    """B clips -> frames uint8 (B, T, H, W, 3), tokens int64 (B, K, words), mask bool (B, K), and their B keys."""
     return {
         "frames": torch.stack([clip["frames"] for clip in clips]),
         "tokens": torch.stack([vocabulary.encode(clip["narrations"]) for clip in clips]),
         "mask": torch.stack([clip["narration_mask"] for clip in clips]),
+        "keys": [clip["key"] for clip in clips],
     }
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on the device, its frames as the towers take them."""
-    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items() if name != "frames"}
+    moved = {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+        if name != "frames"
+    }
     return {**moved, "frames": frames_to_device(batch["frames"], device)}
 
 

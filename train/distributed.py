@@ -5,6 +5,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 WATCH_STDIN = "SAYSO_END_WITH_STDIN"  # set for ranks that end when their standard input is closed
+RESUME = 75  # a rank's exit code after a checkpoint that it was asked for: the run is to go on, here or elsewhere
 
 
 def world_size() -> int:
@@ -51,3 +52,9 @@ def mean_over_ranks(value: Tensor) -> float:
     if world_size() > 1:
         dist.all_reduce(total)
     return total.item() / world_size()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if world_size() > 1:
+        dist.barrier()

@@ -10,8 +10,10 @@ import contextlib
 import functools
 import logging
 import os
+import threading
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,14 +23,22 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sayso.errors import Preempted
 from train import checkpoint
+from train.activations import checkpoint_activations
 from train.augment import augment
-from train.data import Batches, open_reader, to_device
-from train.distributed import mean_over_ranks, rank, world_size
+from train.data import Batch, Batches, open_reader, to_device
+from train.distributed import barrier, rank, world_size
+from train.ema import Average
+from train.guard import Guard, Taken
+from train.heldout import HeldOut
 from train.metrics import Bar, MetricsLog
+from train.mirror import Mirror
 from train.recipe import Recipe
-from train.run import CHECKPOINTS, METRICS, Latest, latest
+from train.record import record_start
+from train.run import CHECKPOINTS, METRICS, TENSORBOARD, Latest, latest
 from train.schedule import rate_factor
+from train.speed import Speed, peak, skeleton
 from train.tasks import MILNCETask, VideoText
 from train.vocabulary import Vocabulary, load_vectors
 from train.weights import WORDS, ModelCard, Trained
@@ -46,63 +56,108 @@ class Run:
     model: VideoText
     device: torch.device
     total: int
+    speed: Speed
+    average: Average | None = None
+    heldout: HeldOut | None = None
+    mirror: Mirror | None = None
 
 
-def train(recipe: Recipe) -> None:
-    """Train what the recipe says, from its last checkpoint on. Called by every rank, after train.run.prepare."""
+def train(recipe: Recipe, stop: threading.Event) -> None:
+    """Train what the recipe says, from its last checkpoint on. Called by every rank, after train.run.prepare.
+
+    Raises Preempted, after a checkpoint, once `stop` is set on any rank; WorkFailed where a step gives no number.
+    """
     run = build(recipe, start_rank(recipe))
     folder = recipe.output.folder
     start = latest(folder / CHECKPOINTS).step
     if start:
-        checkpoint.restore(run.engine, folder / CHECKPOINTS, start)
+        checkpoint.restore(run.engine, folder / CHECKPOINTS, start, run.average)
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(MetricsLog(folder / METRICS, start=start)) if rank() == 0 else None
-        bar = stack.enter_context(Bar(start=start, total=run.total)) if rank() == 0 else None
-        loop(run, start, log, bar)
+        log = bar = None
+        if rank() == 0:
+            record_start(folder, start=start, total=run.total, model=run.model, device=run.device, peak=run.speed.peak)
+            events = folder / TENSORBOARD if recipe.output.tensorboard else None
+            log = stack.enter_context(MetricsLog(folder / METRICS, start=start, tensorboard=events))
+            bar = stack.enter_context(Bar(start=start, total=run.total))
+        loop(run, start, log, bar, stop)
     dist.destroy_process_group()
 
 
-def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None) -> None:
+def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None, stop: threading.Event) -> None:
     """The steps [start, total)."""
-    recipe, engine = run.recipe, run.engine
+    recipe, output = run.recipe, run.recipe.output
     batches = run.batches.from_step(start, run.total)
-    engine.train()
+    guard = Guard(output.folder, stop, run.device)
+    run.engine.train()
     for step in range(start + 1, run.total + 1):
-        began = time.perf_counter()
-        batch = to_device(next(batches), run.device)
-        batch["frames"] = augment(batch["frames"], recipe.data.augment, seed=augment_seed(recipe.seed, step))
-        ready = time.perf_counter()
-        rate = engine.get_lr()[0]
-        loss = engine(*(batch[field] for field in MILNCETask.fields))
-        engine.backward(loss)
-        engine.step()
-        if step % recipe.output.log_every == 0 or step == run.total:
-            mean_loss = mean_over_ranks(loss)
-            seconds = time.perf_counter() - began
-            figures = {
-                "step": step,
-                "loss": mean_loss,
-                "lr": rate,
-                "samples_per_second": recipe.data.batch / seconds,
-                "data_wait": (ready - began) / seconds,
-                "broken": run.batches.reader.broken,
-            }
-            report(figures, log, bar)
-        if step % recipe.output.checkpoint_every == 0 or step == run.total:
+        began, rate = time.perf_counter(), run.engine.get_lr()[0]
+        taken = take_step(run, batches, step)
+        loss, stopping = guard.agree(step, taken)  # waits for the device
+        taken.seconds = time.perf_counter() - began
+        if run.average:
+            run.average.update()
+        last = step == run.total
+        figures = {"step": step, "loss": loss, "lr": rate, "broken": run.batches.reader.broken}
+        if run.heldout and (last or step % (recipe.evaluation.every or run.total) == 0):
+            with averaged(run):
+                figures["val_loss"] = run.heldout.loss(run.engine, MILNCETask.fields, run.device)
+        if last or stopping or step % output.log_every == 0 or "val_loss" in figures:
+            report(figures, run, taken, log, bar)
+        if last or stopping or step % output.checkpoint_every == 0:
             save(run, step)
+        if stopping and not last:
+            raise Preempted(f"stopped after step {step} of {run.total}, with a checkpoint")
 
 
-def augment_seed(seed: int, step: int) -> int:
-    """A number for the augmentation of this rank's batch at a step, found again without any state."""
-    return (seed * 1_000_003 + step) * 65_537 + rank()
+def take_step(run: Run, batches: Iterator[Batch], step: int) -> Taken:
+    """One step of the optimiser: its micro-batches forward and backward, then clipping and the step, once."""
+    engine, settings = run.engine, run.recipe.data
+    taken = Taken()
+    for micro_batch in range(settings.accumulate):
+        asked = time.perf_counter()
+        batch = to_device(next(batches), run.device)
+        seed = augment_seed(run.recipe.seed, step, micro_batch)
+        batch["frames"] = augment(batch["frames"], settings.augment, seed=seed)
+        taken.waited += time.perf_counter() - asked
+        inputs = [batch[field] for field in MILNCETask.fields]
+        loss = engine(*inputs)
+        engine.backward(loss)  # divides by the number of micro-batches
+        if micro_batch + 1 == settings.accumulate and not engine.zero_optimization():
+            taken.norm = gradient_norm(engine)
+        engine.step()  # steps, and moves the schedule on, after the last micro-batch only
+        taken.keys.append(batch["keys"])
+        taken.losses.append(loss.detach())
+    if engine.zero_optimization():
+        taken.norm = float(engine.get_global_grad_norm())
+    taken.inputs = [torch.empty_like(tensor, device="meta") for tensor in inputs]
+    return taken
 
 
-def report(figures: dict[str, float], log: MetricsLog | None, bar: Bar | None) -> None:
-    """Write a step's figures down, where this rank does that."""
+def gradient_norm(engine: deepspeed.DeepSpeedEngine) -> float | None:
+    """The norm of the whole gradient, not clipped yet, where ZeRO does not compute it anyway; None with fp16."""
+    if engine.torch_autocast_z0_gradscaler is not None:
+        return None  # scaled, and at times infinite: such steps are left out and the scale is lowered
+    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients).item()
+
+
+def augment_seed(seed: int, step: int, micro_batch: int) -> int:
+    """A number for the augmentation of this rank's micro-batch of a step, found again without any state."""
+    return ((seed * 1_000_003 + step) * 8_209 + micro_batch) * 65_537 + rank()
+
+
+def report(figures: dict[str, float], run: Run, taken: Taken, log: MetricsLog | None, bar: Bar | None) -> None:
+    """Write a step's figures down with its speed, where this rank does that."""
     if log and bar:
-        log.write(**figures)
-        speed = figures["samples_per_second"]
-        bar.show(int(figures["step"]), f"loss {figures['loss']:.3f}  {speed:.0f} clips/s")
+        norm = {} if taken.norm is None else {"gradient_norm": taken.norm}
+        speed = run.speed.figures(taken)
+        log.write(**figures, **norm, **speed)
+        bar.show(int(figures["step"]), f"loss {figures['loss']:.3f}  {speed['samples_per_second']:.0f} clips/s")
+
+
+def averaged(run: Run) -> contextlib.AbstractContextManager[None]:
+    """Within it the model is what the run is for: the average of its weights, where there is one."""
+    return run.average.in_place_of_weights() if run.average else contextlib.nullcontext()
 
 
 def save(run: Run, step: int) -> None:
@@ -117,7 +172,14 @@ def save(run: Run, step: int) -> None:
     )
     trained = Trained(run.model, run.batches.vocabulary, card)
     reached = Latest(step=step, reader=run.batches.state(step))
-    checkpoint.save(run.engine, recipe.output.folder / CHECKPOINTS, reached, trained, keep=recipe.output.keep)
+    folder = recipe.output.folder / CHECKPOINTS
+    checkpoint.save(run.engine, folder, reached, trained, run.average, keep=recipe.output.keep)
+    if run.mirror:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            run.mirror.put_checkpoint(step)
+        barrier()
+        if rank() == 0:
+            run.mirror.put_pointer(reached, keep=recipe.output.keep)
 
 
 def start_rank(recipe: Recipe) -> torch.device:
@@ -145,9 +207,23 @@ def build(recipe: Recipe, device: torch.device) -> Run:
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, vocabulary)
     task = MILNCETask(model, recipe.objective)
-    engine = initialize(recipe, place(task, device), total)
+    speed = Speed(recipe, skeleton(task), peak(recipe, device))
+    if recipe.engine.checkpoint_activations:
+        checkpoint_activations(task)
+    if recipe.engine.compile:
+        compile_towers(model)
+    engine = initialize(recipe, place(task, device), total=total, per_epoch=batches.per_epoch)
     torch.manual_seed(recipe.seed + rank())
-    return Run(recipe, engine, batches, model, device, total)
+    average = Average(task, recipe.optimiser.ema) if recipe.optimiser.ema is not None else None
+    heldout = HeldOut(recipe, vocabulary) if recipe.evaluation.every else None
+    mirror = Mirror(recipe.output.mirror, recipe.output.folder) if recipe.output.mirror is not None else None
+    return Run(recipe, engine, batches, model, device, total, speed, average, heldout, mirror)
+
+
+def compile_towers(model: nn.Module) -> None:
+    """Have torch compile each tower at its first call; the objective, which speaks with other ranks, stays as it is."""
+    for tower in model.children():
+        tower.compile()
 
 
 def build_model(recipe: Recipe, vocabulary: Vocabulary) -> VideoText:
@@ -169,14 +245,22 @@ def place(task: MILNCETask, device: torch.device) -> nn.Module:
     return task.to(device)
 
 
-def initialize(recipe: Recipe, task: nn.Module, total: int) -> deepspeed.DeepSpeedEngine:
-    """DeepSpeed around a task: gradients averaged over ranks, the optimiser, the schedule, ZeRO."""
+def initialize(recipe: Recipe, task: nn.Module, *, total: int, per_epoch: int) -> deepspeed.DeepSpeedEngine:
+    """DeepSpeed around a task: gradients averaged over ranks, the optimiser, the schedule (steps), ZeRO."""
     settings = recipe.optimiser
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
     parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
     # An optimiser object, not a name: for a name DeepSpeed compiles its own.
     optimiser = kind(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
-    factor = functools.partial(rate_factor, warmup=recipe.schedule.warmup_steps, total=total)
+    schedule = recipe.schedule
+    factor = functools.partial(
+        rate_factor,
+        warmup=schedule.warmup_steps,
+        total=total,
+        name=schedule.name,
+        decay=schedule.decay,
+        per_epoch=per_epoch,
+    )
     engine, *_ = deepspeed.initialize(
         model=task,
         optimizer=optimiser,
@@ -189,14 +273,14 @@ def initialize(recipe: Recipe, task: nn.Module, total: int) -> deepspeed.DeepSpe
 
 def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
     """What DeepSpeed is told; everything else is our own loop's."""
-    bf16 = recipe.engine.resolved_precision == "bf16"
+    dtype = {"bf16": "bfloat16", "fp16": "float16"}.get(recipe.engine.resolved_precision)
     return {
         "train_batch_size": recipe.data.batch,
-        "gradient_accumulation_steps": 1,
+        "gradient_accumulation_steps": recipe.data.accumulate,
         "gradient_clipping": recipe.optimiser.clip_gradient,
         "zero_optimization": {"stage": recipe.engine.zero_stage},
         "zero_allow_untested_optimizer": True,
-        # Weights and the statistics of batch norm stay fp32; the towers compute in bf16.
-        "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},
+        # Weights and the statistics of batch norm stay fp32; the towers compute in half precision.
+        "torch_autocast": {"enabled": dtype is not None, "dtype": dtype or "bfloat16"},
         "steps_per_print": None,
     }

@@ -14,14 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from sayso.errors import Stopped, WorkFailed
-from train.distributed import WATCH_STDIN
+from sayso.errors import Preempted, Stopped, WorkFailed
+from train.distributed import RESUME, WATCH_STDIN
 from train.metrics import read_metrics
+from train.mirror import Mirror
 from train.recipe import Recipe, load_recipe
 from train.run import METRICS, RECIPE, Plan, latest_model, prepare
 
@@ -50,10 +51,14 @@ class TrainResult:
 def launch(path_or_name: str | Path, overrides: Sequence[str] = ()) -> TrainResult:
     """Train a recipe on this machine; a run that was stopped goes on, one that is finished ends at once.
 
-    Raises ConfigError or InputError before anything starts, WorkFailed when the ranks fail or are stopped.
+    Raises ConfigError or InputError before anything starts, WorkFailed when the ranks fail, Stopped when they are
+    stopped, and Preempted of it when that was by SIGTERM, after a checkpoint.
     """
     recipe = load_recipe(path_or_name, list(overrides))
-    plan = prepare(recipe)
+    with _preempted_by_sigterm():
+        if recipe.output.mirror is not None:
+            Mirror(recipe.output.mirror, recipe.output.folder).fetch()
+        plan = prepare(recipe)
     began = time.monotonic()
     if plan.finished:
         _say(f"{recipe.output.folder}: already trained, {plan.total} of {plan.total} steps")
@@ -94,15 +99,34 @@ def run_ranks(recipe: Recipe) -> None:
         _signals_caught() as caught,
     ):
         try:
-            while process.poll() is None and not caught:
-                time.sleep(POLL)
+            wait_for_ranks(process, caught)
         finally:
             end_group(process)
-    if caught:
-        name = signal.Signals(caught[0]).name
+    if signal.SIGINT in caught or len(caught) > 1:
+        name = signal.Signals(caught[-1]).name
         raise Stopped(f"training was stopped by {name}; the same command goes on from the last checkpoint")
+    if process.returncode == RESUME or (caught and process.returncode not in (0, 1, 2)):
+        raise Preempted("training was stopped by SIGTERM; the same command goes on from the checkpoint it wrote")
     if process.returncode:
         raise WorkFailed(f"training ended with code {process.returncode}; what the ranks said stands above")
+
+
+def wait_for_ranks(process: subprocess.Popen[bytes], caught: Sequence[int]) -> None:
+    """Wait until the ranks have ended, or a signal wants them to end at once.
+
+    SIGTERM, as schedulers and spot instances send it, is passed on: the ranks take the step to its end, write a
+    checkpoint and leave. Whoever sent it decides how long that may take, and kills us when it took too long.
+    """
+    told = False
+    while process.poll() is None and not set(caught) - {signal.SIGTERM} and len(caught) < 2:
+        if caught and not told:
+            told = True
+            _say("SIGTERM: writing a checkpoint after this step; a second one, or Ctrl-C, ends at once")
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # they have just ended
+                process.stdin.write(b"s")
+                process.stdin.flush()
+        time.sleep(POLL)
 
 
 def launcher_command(recipe: Recipe, *, port: int) -> list[str]:
@@ -147,6 +171,23 @@ def free_port() -> int:
 
 
 @contextmanager
+def _preempted_by_sigterm() -> Iterator[None]:
+    """While there is no rank yet that SIGTERM could be passed to, it ends us with what means "run it again"."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Preempted("training was stopped by SIGTERM before it began; the same command goes on")
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def _signals_caught() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying of them; elsewhere than in the main thread, nothing changes."""
     caught: list[int] = []
@@ -166,7 +207,13 @@ def _signals_caught() -> Iterator[list[int]]:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and everything in its group: SIGTERM, and SIGKILL for what is left after some seconds."""
+    """End a process and everything in its group: SIGTERM, and SIGKILL for what is left after some seconds.
+
+    Ranks take SIGTERM for the wish to write a checkpoint; the end of their standard input ends them at once.
+    """
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
     for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
         if not _send(process.pid, number):
             break

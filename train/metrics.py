@@ -1,14 +1,22 @@
-"""What a run says while it goes: a line of metrics.jsonl a step, and its progress on stderr. Rank 0 only."""
+"""What a run says while it goes: a line of metrics.jsonl a step, the same for TensorBoard, and its progress on stderr.
+
+Rank 0 only.
+"""
+
+from __future__ import annotations
 
 import json
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LINE_EVERY = 10.0  # seconds between lines of progress where stderr is no terminal
 
@@ -16,16 +24,27 @@ LINE_EVERY = 10.0  # seconds between lines of progress where stderr is no termin
 class MetricsLog:
     """Appends to metrics.jsonl; lines of steps that a killed run took after its last checkpoint are taken back."""
 
-    def __init__(self, path: Path, *, start: int) -> None:
+    def __init__(self, path: Path, *, start: int, tensorboard: Path | None = None) -> None:
+        """Figures go to `path`, and as events into a folder where one is given."""
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
         partial = path.with_suffix(".partial")
         partial.write_text("".join(line + "\n" for line in kept))
         partial.replace(path)
         self._file = path.open("a", buffering=1)
+        self._events: SummaryWriter | None = None
+        if tensorboard is not None:
+            # Takes seconds to import, which whoever reads metrics need not wait for.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(tensorboard), purge_step=start + 1)
 
     def write(self, **figures: float) -> None:
         """One line; `step` must be among the figures."""
         self._file.write(json.dumps(figures) + "\n")
+        if self._events:
+            for name, value in figures.items():
+                if name != "step":
+                    self._events.add_scalar(name, value, int(figures["step"]))
 
     def __enter__(self) -> Self:
         return self
@@ -34,6 +53,8 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        if self._events:
+            self._events.close()
 
 
 def _lines(path: Path) -> list[str]:

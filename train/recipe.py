@@ -16,6 +16,7 @@ from shards.mix import Source
 from shards.reader import ReaderSettings
 from train.augment import AugmentSettings
 from train.objectives.mil_nce import MILNCESettings
+from train.schedule import ScheduleName
 from train.tasks import ModelSettings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -39,6 +40,9 @@ class DataSettings(Settings):
     mix: list[MixedExport] = Field([], description="several exports to be mixed: {root, export, split, weight} of each")
     clips: ReaderSettings = Field(ReaderSettings(), description="what the reader makes of a sample")
     batch: int = Field(64, ge=2, description="clips of a step over all ranks")
+    accumulate: int = Field(
+        1, ge=1, description="micro-batches that a rank's share of a step is computed in; negatives are of one of them"
+    )
     augment: AugmentSettings = Field(AugmentSettings(), description="what is changed about the clips' colours")
     workers: int = Field(0, ge=0, description="processes a rank that decode clips; 0 decodes in the rank itself")
 
@@ -71,12 +75,21 @@ class OptimiserSettings(Settings):
     lr: float = Field(1e-3, gt=0, description="learning rate after warm-up")
     weight_decay: float = Field(0.0, ge=0, description="weight decay (decoupled with adamw)")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the two moments")
-    clip_gradient: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 leaves it as it is")
+    clip_gradient: float = Field(0.0, ge=0, description="largest norm of a step's whole gradient; 0 leaves it as it is")
+
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of an average of the weights that is saved and evaluated in their place"
+    )
 
 
 class ScheduleSettings(Settings):
-    """How long, and the learning rate's way: linear warm-up, then a cosine to 0."""
+    """How long, and the learning rate's way (train/schedule.py)."""
 
+    name: ScheduleName = Field(
+        "cosine",
+        description="after warm-up: cosine or linear to 0 at the last step, constant, or decay a time an epoch",
+    )
+    decay: float = Field(0.9, gt=0, le=1, description="what the rate is multiplied with after each epoch (decay)")
     epochs: int | None = Field(None, ge=1, description="passes over the data; give this or steps")
     steps: int | None = Field(None, ge=1, description="optimiser steps; give this or epochs")
     warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises from 0")
@@ -97,8 +110,21 @@ class EngineSettings(Settings):
 
     ranks: int = Field(1, ge=1, description="processes on each machine, one an accelerator")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where it is there")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto is bf16 on CUDA, fp32 on a CPU")
-    zero_stage: Literal[0, 1, 2] = Field(0, description="what DeepSpeed's ZeRO shares out over the ranks")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="what the towers compute in, weights stay fp32; auto is bf16 on CUDA, fp32 on a CPU"
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0,
+        description="what DeepSpeed's ZeRO shares out over the ranks: 1 the optimiser's state, 2 gradients too, "
+        "3 weights too",
+    )
+    checkpoint_activations: bool = Field(
+        False, description="keep only the inputs of a model's blocks and compute the rest again in backward"
+    )
+    compile: bool = Field(False, description="compile the towers with torch.compile")
+    peak_tflops: float | None = Field(
+        None, gt=0, description="what one device can do, for MFU; measured with matrix products where not given"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of a rank; by default the cores shared out")
 
     @property
@@ -109,20 +135,43 @@ class EngineSettings(Settings):
         return self.device
 
     @property
-    def resolved_precision(self) -> Literal["fp32", "bf16"]:
+    def resolved_precision(self) -> Literal["fp32", "bf16", "fp16"]:
         """The precision that `auto` stands for on this machine."""
         if self.precision == "auto":
             return "bf16" if self.resolved_device == "cuda" else "fp32"
         return self.precision
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.precision == "fp16" and self.zero_stage:
+            # Each rank would look for overflows in its own part of the gradient alone, and ranks would part ways.
+            raise ValueError("precision fp16 needs zero_stage 0; use bf16 with ZeRO")
+        if self.compile and (self.checkpoint_activations or self.zero_stage == 3):
+            raise ValueError("compile goes neither with checkpoint_activations nor with zero_stage 3")
+        return self
+
+
+class EvaluationSettings(Settings):
+    """The loss on held-out clips while training goes on."""
+
+    every: int | None = Field(None, ge=1, description="steps between evaluations; none without it")
+    split: str = Field("val", description="split of the export that is evaluated on")
+    batches: int = Field(4, ge=1, description="batches of data.batch clips that are evaluated on")
 
 
 class OutputSettings(Settings):
     """What is written where."""
 
     folder: Path = Field(description="folder of this run: checkpoints, metrics, the recipe as resolved")
+    mirror: str | None = Field(
+        None,
+        description="a second place for all of it, any fsspec URL: it is uploaded after each checkpoint, and brought "
+        "back to a machine that has less of the run",
+    )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints; the last step has one too")
     keep: int = Field(2, ge=1, description="checkpoints that are kept, the newest ones")
     log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
+    tensorboard: bool = Field(True, description="write the same figures for TensorBoard, under folder/tensorboard")
 
 
 class Recipe(Settings):
@@ -136,12 +185,17 @@ class Recipe(Settings):
     optimiser: OptimiserSettings = Field(OptimiserSettings(), description="the optimiser")
     schedule: ScheduleSettings
     engine: EngineSettings = Field(EngineSettings(), description="where it runs")
+    evaluation: EvaluationSettings = Field(EvaluationSettings(), description="the loss on held-out clips")
     output: OutputSettings
 
     @model_validator(mode="after")
     def _whole_shares(self) -> Self:
-        if self.data.batch % self.engine.ranks:
-            raise ValueError(f"data.batch {self.data.batch} cannot be shared out over engine.ranks {self.engine.ranks}")
+        ranks, micro_batches = self.engine.ranks, self.data.accumulate
+        if self.data.batch % (ranks * micro_batches):
+            times = f" times data.accumulate {micro_batches}" if micro_batches > 1 else ""
+            raise ValueError(f"data.batch {self.data.batch} cannot be shared out over engine.ranks {ranks}{times}")
+        if self.optimiser.ema is not None and self.engine.zero_stage == 3:
+            raise ValueError("optimiser.ema needs engine.zero_stage 2 or less: with 3 no rank has all weights")
         if self.data.clips.frames % 2 and self.model.video.stem == "space_to_depth":
             raise ValueError(
                 f"data.clips.frames {self.data.clips.frames} must be even with model.video.stem=space_to_depth"

@@ -3,6 +3,8 @@
 FOLDER/recipe.yaml      the recipe as resolved
 FOLDER/vocabulary.json  the words, fixed when the run begins
 FOLDER/metrics.jsonl    a line a step
+FOLDER/starts.jsonl     a line a start: code, environment (train/record.py)
+FOLDER/tensorboard/     the figures of metrics.jsonl for TensorBoard
 FOLDER/checkpoints/     train/checkpoint.py
 """
 
@@ -18,15 +20,19 @@ from pydantic import Field
 from sayso.config import Settings, load, validate
 from sayso.errors import ConfigError, InputError, ModelNotFound
 from train.data import narrations, open_reader, steps_per_epoch
+from train.heldout import heldout_data
 from train.recipe import Recipe
 from train.vocabulary import Vocabulary, load_vectors
 from train.weights import WORDS
 
 RECIPE, METRICS, CHECKPOINTS, POINTER = "recipe.yaml", "metrics.jsonl", "checkpoints", "latest.json"
+TENSORBOARD = "tensorboard"
 # What a run may change between two starts; anything else would make it another run.
 MAY_CHANGE = re.compile(
-    r"data\.(mix\.\d+\.)?root$|data\.workers$|data\.clips\.(prefetch|cache_)|schedule\.|engine\.|output\."
+    r"data\.(mix\.\d+\.)?root$|data\.workers$|data\.clips\.(prefetch|cache_)|(schedule|engine|evaluation|output)\."
 )
+# Of these, what decides how the files of a checkpoint are cut with ZeRO; without, any number of ranks reads them.
+CUT_BY = ("engine.zero_stage", "engine.ranks")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,9 @@ def prepare(recipe: Recipe) -> Plan:
     folder = recipe.output.folder
     reader = open_reader(recipe.data, seed=recipe.seed, world_size=recipe.engine.ranks)
     total = recipe.schedule.total_steps(steps_per_epoch(recipe.data, reader))
+    if recipe.evaluation.every:
+        heldout = heldout_data(recipe)
+        steps_per_epoch(heldout, open_reader(heldout, seed=recipe.seed, world_size=recipe.engine.ranks))
     _refuse_another_run(recipe)
     _refuse_missing_accelerators(recipe)
     start = latest(folder / CHECKPOINTS)
@@ -75,10 +84,16 @@ def _refuse_another_run(recipe: Recipe) -> None:
     path = recipe.output.folder / RECIPE
     if not path.exists():
         return
-    before, now = _flat(load(Recipe, path).model_dump()), _flat(recipe.model_dump())
-    changed = sorted(
-        key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not MAY_CHANGE.match(key)
-    )
+    before, now = flat(load(Recipe, path).model_dump()), flat(recipe.model_dump())
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    cut = [key for key in differing if key in CUT_BY and {before[CUT_BY[0]], now[CUT_BY[0]]} != {0}]
+    if cut and latest(recipe.output.folder / CHECKPOINTS).step:
+        key = cut[0]
+        raise ConfigError(
+            f"{key} is {before[key]} in {recipe.output.folder} and {now[key]} here: with ZeRO a checkpoint fits only "
+            "the stage and the number of ranks it was written with"
+        )
+    changed = [key for key in differing if not MAY_CHANGE.match(key)]
     if changed:
         key = changed[0]
         raise ConfigError(
@@ -98,12 +113,13 @@ def _refuse_missing_accelerators(recipe: Recipe) -> None:
         )
 
 
-def _flat(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of settings as its leaves by their full keys; items of lists by their numbers."""
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
         inner = dict(enumerate(value)) if isinstance(value, list) else value
-        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {f"{prefix}{key}": value}
-    return flat
+        leaves |= flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {f"{prefix}{key}": value}
+    return leaves
 
 
 class Latest(Settings):
@@ -122,6 +138,13 @@ def latest(folder: Path) -> Latest:
         return validate(Latest, json.loads(path.read_text()), source=str(path))
     except ValueError as error:
         raise InputError(f"{path} cannot be read ({error}); remove it to start from step 0") from error
+
+
+def point_to(folder: Path, reached: Latest) -> None:
+    """Make a checkpoint the newest one of a folder, in one move."""
+    partial = folder / f"{POINTER}.partial"
+    partial.write_text(reached.model_dump_json())
+    partial.replace(folder / POINTER)
 
 
 def step_folder(folder: Path, step: int) -> Path:

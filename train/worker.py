@@ -1,41 +1,47 @@
 """What each rank runs: `python -m train.worker FOLDER/recipe.yaml`, started by the DeepSpeed launcher."""
 
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
 
 import torch
 
-from sayso.errors import SaysoError, UserError
-from train.distributed import WATCH_STDIN
+from sayso.errors import Preempted, SaysoError, UserError
+from train.distributed import RESUME, WATCH_STDIN
 from train.engine import train
 from train.recipe import load_recipe
 
 
-def end_with_launcher() -> None:
-    """End this process when whoever started the run is gone, however it went.
+def heed_launcher(stop: threading.Event) -> None:
+    """Set `stop` when whoever started the run asks for it, and end this process when they are gone, however they went.
 
-    The launcher keeps the other end of our standard input open and never writes; it closes with its process.
+    The launcher keeps the other end of our standard input open: a byte that comes is the wish to stop (the first rank
+    that reads it tells the others, train/guard.py), its end is the launcher's. SIGTERM means what the byte means.
     """
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     if os.environ.get(WATCH_STDIN) == "1":
-        threading.Thread(target=_wait_for_end_of_stdin, daemon=True).start()
+        threading.Thread(target=_watch_stdin, args=(stop,), daemon=True).start()
 
 
-def _wait_for_end_of_stdin() -> None:
+def _watch_stdin(stop: threading.Event) -> None:
     while os.read(0, 1):
-        pass
+        stop.set()
     os._exit(1)
 
 
 def main(path: Path) -> int:
     """Train a recipe as one rank; returns the exit code."""
-    end_with_launcher()
+    stop = threading.Event()
+    heed_launcher(stop)
     try:
         recipe = load_recipe(path)
         if recipe.engine.threads:
             torch.set_num_threads(recipe.engine.threads)
-        train(recipe)
+        train(recipe, stop)
+    except Preempted:
+        return RESUME
     except SaysoError as error:
         print(f"rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr)  # noqa: T201  # people read it
         return 2 if isinstance(error, UserError) else 1

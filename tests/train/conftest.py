@@ -119,9 +119,10 @@ def small_recipe(small_root: Root, tmp_path_factory: pytest.TempPathFactory) -> 
             "video": {"width": 0.125, "embedding": 16},
             "text": {"hidden": 32, "word_dim": 16, "max_words": 8},
         },
-        "optimiser": {"lr": 1e-2},
+        "optimiser": {"lr": 1e-2, "ema": 0.9},
         "schedule": {"steps": 60, "warmup_steps": 4},
         "engine": {"ranks": 2, "device": "cpu", "threads": 1},
+        "evaluation": {"every": 20, "split": "train", "batches": 1},
         "output": {"folder": str(folder / "run"), "checkpoint_every": 3},
     }
     path = folder / "recipe.yaml"

@@ -37,6 +37,17 @@ def test_ranks_share_each_batch_out(small_recipe: Path) -> None:
         torch.testing.assert_close(torch.stack(shares, dim=1).flatten(0, 1), whole, rtol=0, atol=0)
 
 
+def test_micro_batches_of_a_step_hold_the_clips_of_its_batch(small_recipe: Path) -> None:
+    def keys(*overrides: str) -> list[list[str]]:
+        settings = data_settings(small_recipe, *overrides)
+        batches = Batches(open_reader(settings, seed=1), Vocabulary(["red"], 8), settings)
+        return [batch["keys"] for batch in batches.from_step(1, 4)]
+
+    whole, parts = keys(), keys("data.accumulate=4", "data.workers=2")
+    assert [len(part) for part in parts] == [4] * 12
+    assert [[key for part in parts[step * 4 : step * 4 + 4] for key in part] for step in range(3)] == whole
+
+
 def test_a_batch_holds_words_and_which_candidates_are_there(small_recipe: Path) -> None:
     settings = data_settings(small_recipe, "data.clips.candidates=5")
     vocabulary = Vocabulary.from_texts(narrations(settings), max_words=8)

@@ -1,27 +1,33 @@
 """Real runs under the DeepSpeed launcher. Each costs seconds, so they are few and each shows several things."""
 
+import json
 import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sayso.code import code_hash
 from sayso.errors import ConfigError, InputError, WorkFailed
 from train.launch import TrainResult, launch
 from train.metrics import read_metrics
-from train.run import latest
+from train.run import latest, latest_model
 from train.weights import load_model
 
-LAUNCH = "import sys; from train.launch import launch; launch(sys.argv[1], sys.argv[2:])"
-SOON = 60.0
+SAYSO_TRAIN = "import sys; from ops.cli import main; sys.argv.insert(1, 'train'); main()"
+SOON = 240.0
 
 
 def wait_for(happened: Callable[[], bool], what: str) -> None:
@@ -42,7 +48,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 def start_and_stop(recipe: Path, folder: Path, number: signal.Signals, *, after: int) -> int:
     """Start a run, send a signal to who started it once a checkpoint after some step is there; its exit code."""
-    process = subprocess.Popen([sys.executable, "-c", LAUNCH, str(recipe), f"output.folder={folder}"])
+    process = subprocess.Popen([sys.executable, "-c", SAYSO_TRAIN, str(recipe), f"output.folder={folder}"])
     wait_for(lambda: latest(folder / "checkpoints").step > after, "no checkpoint came")
     process.send_signal(number)
     code = process.wait(timeout=SOON)
@@ -50,8 +56,30 @@ def start_and_stop(recipe: Path, folder: Path, number: signal.Signals, *, after:
     return code
 
 
+def start_and_preempt(recipe: Path, folder: Path, overrides: list[str], *, after: int) -> int:
+    """Start a run and send SIGTERM to who started it, in the middle of its steps; its exit code."""
+    command = [sys.executable, "-c", SAYSO_TRAIN, str(recipe), f"output.folder={folder}", *overrides]
+    starts = len(starts_of(folder))
+    process = subprocess.Popen(command)
+    wait_for(lambda: len(starts_of(folder)) > starts, "no start came")
+    wait_for(lambda: read_metrics(folder / "metrics.jsonl")[-1]["step"] > after, "no step came")
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(timeout=SOON)
+    wait_for(lambda: not processes_of(folder), "processes were left behind")
+    return code
+
+
+def starts_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
+
+
 def losses(folder: Path) -> list[tuple[float, float]]:
     return [(line["step"], line["loss"]) for line in read_metrics(folder / "metrics.jsonl")]
+
+
+def held_out(folder: Path) -> dict[float, float]:
+    """Losses of the averaged weights on held-out clips."""
+    return {line["step"]: line["val_loss"] for line in read_metrics(folder / "metrics.jsonl") if "val_loss" in line}
 
 
 def test_a_run_learns_and_leaves_what_others_need(straight: TrainResult) -> None:
@@ -60,6 +88,7 @@ def test_a_run_learns_and_leaves_what_others_need(straight: TrainResult) -> None
     assert [line["step"] for line in lines] == list(range(1, 61))
     assert sum(line["loss"] for line in lines[-5:]) < 0.8 * sum(line["loss"] for line in lines[:5])
     assert all(line["samples_per_second"] > 0 and 0 <= line["data_wait"] <= 1 for line in lines)
+    assert all(line["gradient_norm"] > 0 and line["tflops"] > 0 and 0 < line["mfu"] < 2 for line in lines)
     assert lines[0]["lr"] == pytest.approx(lines[3]["lr"] / 4)
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
         "latest.json",
@@ -69,6 +98,30 @@ def test_a_run_learns_and_leaves_what_others_need(straight: TrainResult) -> None
     trained = load_model(Path(straight.model))
     assert trained.card.step == 60
     assert "red" in trained.vocabulary.words
+
+    assert list(held_out(folder)) == [20, 40, 60]
+    assert held_out(folder)[60] < held_out(folder)[20]
+    (start,) = starts_of(folder)
+    assert (start["from_step"], start["total_steps"], start["ranks"]) == (0, 60, 2)
+    assert start["code"]["sha256"] == code_hash()
+    assert start["peak"]["source"] == "matmul"
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [
+        (line["step"], pytest.approx(line["loss"])) for line in lines
+    ]
+
+
+def test_what_is_saved_is_the_average_of_the_weights(straight: TrainResult) -> None:
+    folder = Path(straight.model)
+    average = torch.load(folder / "ema.pt", weights_only=True)
+    trained = load_model(folder).model
+    weights = [weight for weight in trained.parameters() if weight.requires_grad]
+    last = torch.load(folder / "mp_rank_00_model_states.pt", weights_only=False)["module"]
+    assert len(average) == len(weights)
+    for saved, weight in zip(average, weights, strict=True):
+        torch.testing.assert_close(saved, weight.detach(), rtol=0, atol=0)
+    assert any(not torch.equal(value, last[f"model.{name}"]) for name, value in trained.named_parameters())
 
 
 def test_a_finished_run_started_again_says_so_and_ends(
@@ -80,7 +133,7 @@ def test_a_finished_run_started_again_says_so_and_ends(
     assert again.seconds < 2
 
 
-def test_a_run_killed_and_interrupted_goes_on_with_the_same_losses(
+def test_a_run_killed_interrupted_and_preempted_goes_on_with_the_same_losses(
     straight: TrainResult, small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "broken"
@@ -91,7 +144,7 @@ def test_a_run_killed_and_interrupted_goes_on_with_the_same_losses(
     half_written.mkdir(exist_ok=True)
     (half_written / "model.pt").write_bytes(b"half")
 
-    assert start_and_stop(small_recipe, folder, signal.SIGINT, after=killed_at) == 1
+    assert start_and_stop(small_recipe, folder, signal.SIGINT, after=killed_at) == 130
     interrupted_at = latest(folder / "checkpoints").step
     assert killed_at < interrupted_at < 60
     assert not half_written.exists()
@@ -99,9 +152,32 @@ def test_a_run_killed_and_interrupted_goes_on_with_the_same_losses(
     assert f"going on after step {killed_at} of 60" in said
     assert "training was stopped by SIGINT; the same command goes on from the last checkpoint" in said
 
+    overrides = ["output.checkpoint_every=1000"]  # whatever checkpoint comes is SIGTERM's
+    assert start_and_preempt(small_recipe, folder, overrides, after=interrupted_at) == 75
+    preempted_at = latest(folder / "checkpoints").step
+    assert interrupted_at < preempted_at < 60
+    assert [step for step, _ in losses(folder)] == list(range(1, preempted_at + 1))
+    assert "training was stopped by SIGTERM; the same command goes on" in capfd.readouterr().err
+
     finished = launch(small_recipe, [f"output.folder={folder}"])
-    assert finished.started_from == interrupted_at
+    assert finished.started_from == preempted_at
     assert losses(folder) == losses(Path(straight.folder))
+    assert held_out(folder) == held_out(Path(straight.folder))
+    assert [start["from_step"] for start in starts_of(folder)] == [0, killed_at, interrupted_at, preempted_at]
+
+
+def test_sigterm_before_the_ranks_are_there_means_the_same(small_recipe: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a mirror that does not answer holds the start up
+        silent.settimeout(SOON)
+        mirror = f"output.mirror=http://127.0.0.1:{silent.getsockname()[1]}/run"
+        command = [sys.executable, "-c", SAYSO_TRAIN, str(small_recipe), f"output.folder={tmp_path / 'run'}", mirror]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=SOON)
+    assert process.returncode == 75
+    assert "stopped by SIGTERM before it began; the same command goes on" in said
 
 
 def test_a_checkpoint_that_holds_code_is_refused_and_the_code_not_run(
@@ -163,7 +239,14 @@ def test_zero_begins_with_the_same_losses_and_goes_on_where_it_was(
     straight: TrainResult, small_recipe: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "zero"
-    overrides = [f"output.folder={folder}", "engine.zero_stage=2", "output.checkpoint_every=30"]
+    overrides = [
+        f"output.folder={folder}",
+        "engine.zero_stage=3",
+        "engine.checkpoint_activations=true",
+        "optimiser.ema=null",
+        "schedule={steps: 8, warmup_steps: 4, name: constant}",
+        "output.checkpoint_every=4",
+    ]
     launch(small_recipe, overrides)
     whole = losses(folder)
     # Adam's first steps are the gradients' signs: soon the order of additions tells, but a wrong scale tells at once.
@@ -172,7 +255,45 @@ def test_zero_begins_with_the_same_losses_and_goes_on_where_it_was(
 
     pointer = folder / "checkpoints" / "latest.json"
     before = latest(pointer.parent)
-    half = before.model_copy(update={"step": 30, "reader": {**before.reader, "epoch": 15, "position": 0}})
+    half = before.model_copy(update={"step": 4, "reader": {**before.reader, "epoch": 2, "position": 0}})
     pointer.write_text(half.model_dump_json())
-    assert launch(small_recipe, overrides).started_from == 30
+    assert launch(small_recipe, overrides).started_from == 4
     assert losses(folder) == whole
+    trained = load_model(latest_model(folder))  # all weights, though each rank held a part of them
+    assert {name: value.shape for name, value in trained.model.state_dict().items()} == {
+        name: value.shape for name, value in load_model(Path(straight.model)).model.state_dict().items()
+    }
+    with pytest.raises(ConfigError, match=r"engine\.ranks is 2 in .* and 1 here: with ZeRO a checkpoint fits only"):
+        launch(small_recipe, [*overrides, "engine.ranks=1"])
+
+
+def test_a_step_that_gives_no_number_ends_the_run_and_names_its_samples(
+    straight: TrainResult, small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "nan"
+    overrides = [f"output.folder={folder}", "optimiser.lr=1e30", "data.accumulate=2", "output.checkpoint_every=1"]
+    with pytest.raises(WorkFailed, match="ended with code 1"):
+        launch(small_recipe, overrides)
+    lines = losses(folder)
+    bad = len(lines) + 1
+    report = json.loads((folder / f"nan-step-{bad}.json").read_text())
+    assert report["step"] == bad
+    assert report["last_losses"] == [loss for _, loss in lines]
+    assert [(part["rank"], part["micro_batch"]) for part in report["batch"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert len({key for part in report["batch"] for key in part["keys"]}) == 16
+    assert latest(folder / "checkpoints").step == bad - 1
+    said = capfd.readouterr().err
+    assert said.count(f"step {bad}: the ") == 1
+    assert f"nan-step-{bad}.json names the samples of its batch" in said
+    state = load_model(latest_model(folder)).model.state_dict()
+    assert all(value.isfinite().all() for value in state.values())
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(straight: TrainResult, small_recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "fewer"
+    shutil.copytree(straight.folder, folder)
+    overrides = ["schedule.steps=63", "schedule.name=linear", "engine.ranks=1"]
+    gone_on = launch(small_recipe, [f"output.folder={folder}", *overrides])
+    assert (gone_on.started_from, gone_on.steps) == (60, 63)
+    assert losses(folder)[:60] == losses(Path(straight.folder))
+    assert all(0 < loss < 2 * losses(folder)[0][1] for _, loss in losses(folder)[60:])

@@ -6,13 +6,13 @@ import pytest
 from sayso.errors import ConfigError
 from shards.mix import Source
 from train.recipe import load_recipe, recipe_names
-from train.schedule import rate_factor
+from train.schedule import ScheduleName, rate_factor
 
 WHERE = ["data.root=/data", "data.export=clips", "output.folder=/runs/one"]
 
 
 def test_every_recipe_that_comes_with_sayso_loads_by_name() -> None:
-    assert recipe_names() == ["mil_nce_demo", "mil_nce_paper"]
+    assert recipe_names() == ["mil_nce_demo", "mil_nce_paper", "mil_nce_release_8gpu"]
     for name in recipe_names():
         assert load_recipe(name, WHERE).data.sources == [Source(url="/data/shards/clips", split="train")]
 
@@ -34,6 +34,13 @@ def test_the_published_settings() -> None:
     assert recipe.model.video.width == 1
 
 
+def test_the_settings_of_the_training_release() -> None:
+    recipe = load_recipe("mil_nce_release_8gpu", WHERE)
+    assert (recipe.data.batch, recipe.engine.ranks, recipe.schedule.epochs) == (512, 8, 300)
+    assert (recipe.model.video.stem, recipe.objective.denominator) == ("plain", "release")
+    assert rate_factor(9_999, warmup=recipe.schedule.warmup_steps, total=700_000) == 1
+
+
 def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
     recipe = load_recipe("mil_nce_demo", [*WHERE, "seed=3"])
     recipe.save(tmp_path / "recipe.yaml")
@@ -45,12 +52,16 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
     [
         (
             "data.bach=64",
-            r"unknown key data\.bach \(allowed here: root, export, split, mix, clips, batch, augment, workers\)",
+            r"unknown key data\.bach "
+            r"\(allowed here: root, export, split, mix, clips, batch, accumulate, augment, workers\)",
         ),
         ("objective.denominator=papre", r"objective\.denominator: .*'paper' or 'release'"),
         ("data.batch=many", r"data\.batch: .*integer"),
         ("optimiser.lr=-1", r"optimiser\.lr: .*greater than 0"),
         ("engine.ranks=3", r"data\.batch \d+ cannot be shared out over engine\.ranks 3"),
+        ("data.accumulate=5", r"data\.batch \d+ cannot be shared out over engine\.ranks 2 times data\.accumulate 5"),
+        ("engine={precision: fp16, zero_stage: 1}", r"engine: .*precision fp16 needs zero_stage 0"),
+        ("engine={compile: true, zero_stage: 3}", r"engine: .*compile goes neither with"),
         ("schedule.epochs=10", r"schedule: .*either epochs or steps"),
         ("schedule.warmup_steps", r"an override is written key=value"),
     ],
@@ -58,6 +69,11 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
 def test_wrong_keys_and_values_are_named_with_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe("mil_nce_demo", [*WHERE, override])
+
+
+def test_an_average_of_weights_that_no_rank_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optimiser\.ema needs engine\.zero_stage 2 or less"):
+        load_recipe("mil_nce_demo", [*WHERE, "optimiser.ema=0.99", "engine.zero_stage=3"])
 
 
 def test_what_has_no_default_must_be_given() -> None:
@@ -75,15 +91,22 @@ def test_one_export_or_a_mix_must_be_given(given: list[str]) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no recipe mil_nce: give a YAML file or one of mil_nce_demo, mil_nce_paper"):
+    with pytest.raises(
+        ConfigError,
+        match="no recipe mil_nce: give a YAML file or one of mil_nce_demo, mil_nce_paper, mil_nce_release_8gpu",
+    ):
         load_recipe("mil_nce", WHERE)
     with pytest.raises(ConfigError, match=r"missing\.yaml: no such file"):
         load_recipe("missing.yaml", WHERE)
 
 
-def test_the_rate_rises_to_one_and_falls_to_zero() -> None:
-    factors = [rate_factor(step, warmup=4, total=24) for step in range(25)]
-    assert factors[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
-    assert factors[14] == pytest.approx(0.5)
-    assert factors[24] == pytest.approx(0.0)
+@pytest.mark.parametrize(
+    ("name", "middle", "end"), [("cosine", 0.5, 0), ("linear", 0.5, 0), ("constant", 1, 1), ("decay", 0.81, 0.729)]
+)
+def test_the_rate_rises_and_goes_its_way(name: ScheduleName, middle: float, end: float) -> None:
+    factors = [rate_factor(step, warmup=4, total=24, name=name, decay=0.9, per_epoch=7) for step in range(25)]
+    assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert factors[4] == pytest.approx(1.0)
+    assert factors[14] == pytest.approx(middle)
+    assert factors[24] == pytest.approx(end, abs=1e-9)
     assert factors[4:] == sorted(factors[4:], reverse=True)

@@ -179,6 +179,10 @@ class S3DG(nn.Module):
         self.channels = channels
         self.fc = nn.Linear(channels, embedding)
 
+    def blocks(self) -> list[nn.Module]:
+        """The parts whose activations may be computed again (train/activations.py), in order."""
+        return [self.conv1, self.conv_2b, self.conv_2c, *map(self.get_submodule, BLOCKS)]
+
     def _scaled(self, channels: int) -> int:
         return max(4, round(channels * self.width))
 

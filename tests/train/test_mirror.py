@@ -1,0 +1,103 @@
+"""A run's second place on a real S3 server, and what a machine that was taken away leaves there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sayso.errors import InputError
+from sayso.storage import Storage
+from tests.conftest import S3
+from train.launch import TrainResult, launch
+from train.metrics import read_metrics
+from train.mirror import Mirror
+from train.run import Latest, latest, point_to, step_folder
+
+
+def take_step(folder: Path, step: int) -> Latest:
+    """A run's files as they are after a step, with a checkpoint of which each byte says the step."""
+    target = step_folder(folder / "checkpoints", step)
+    target.mkdir(parents=True)
+    for name in ("model.pt", "rank-0.pt"):
+        (target / name).write_bytes(bytes([step]) * 1000)
+    for name in ("recipe.yaml", "vocabulary.json", "metrics.jsonl", "starts.jsonl", "tensorboard/events"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"{name} after {step}")
+    reached = Latest(step=step, reader={"epoch": 0, "position": step})
+    point_to(folder / "checkpoints", reached)
+    return reached
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_fresh_machine_gets_the_newest_checkpoint_that_is_there_whole(s3: S3, tmp_path: Path) -> None:
+    url, old, new = s3.url("mirror"), tmp_path / "old", tmp_path / "new"
+    here = Mirror(url, old)
+    for step in (1, 2, 3):
+        reached = take_step(old, step)
+        here.put_checkpoint(step)
+        here.put_pointer(reached, keep=2)
+    whole = contents(old)
+    take_step(old, 4)
+    here.put_checkpoint(4)  # and the machine is gone before the pointer says so
+
+    Mirror(url, new).fetch()
+    expected = {key: data for key, data in whole.items() if "step-" not in key or "step-00000003" in key}
+    assert contents(new) == expected
+    assert {key.split("/")[1] for key in Storage(url).list("checkpoints")} == {
+        "latest.json",
+        *(f"step-{step:08d}" for step in (2, 3, 4)),
+    }
+    shutil.rmtree(step_folder(new / "checkpoints", 3))
+    again = take_step(new, 3)
+    Mirror(url, new).put_pointer(again, keep=2)  # what was given up is removed
+    assert not any("step-00000004" in key for key in Storage(url).list("checkpoints"))
+
+
+def test_a_folder_that_is_further_stays_as_it_is(s3: S3, tmp_path: Path) -> None:
+    url = s3.url("mirror")
+    mirror = Mirror(url, tmp_path)
+    mirror.fetch()  # there is nothing yet
+    reached = take_step(tmp_path, 1)
+    mirror.put_checkpoint(1)
+    mirror.put_pointer(reached, keep=2)
+    take_step(tmp_path, 2)
+    before = contents(tmp_path)
+    mirror.fetch()
+    assert contents(tmp_path) == before
+    Storage(url).put_bytes(b"{", "checkpoints/latest.json")
+    with pytest.raises(InputError, match=r"checkpoints/latest\.json cannot be read .*remove it to start from step 0"):
+        mirror.fetch()
+
+
+def test_a_run_goes_on_from_its_mirror_on_another_machine(
+    straight: TrainResult, small_recipe: Path, s3: S3, tmp_path: Path
+) -> None:
+    mirror = f"output.mirror={s3.url('run')}"
+    # The whole schedule, but no more steps than a spot instance gives: the rates are those of the unbroken run.
+    lines = read_metrics(Path(straight.folder) / "metrics.jsonl")
+    first = tmp_path / "first"
+    shutil.copytree(straight.folder, first)
+    shutil.rmtree(first / "checkpoints" / "step-00000060")
+    cut = Latest(step=57, reader={**latest(first / "checkpoints").reader, "epoch": 28, "position": 16})
+    point_to(first / "checkpoints", cut)
+    here = Mirror(mirror.partition("=")[2], first)
+    here.put_checkpoint(57)
+    here.put_pointer(cut, keep=2)
+
+    second = launch(small_recipe, [f"output.folder={tmp_path / 'second'}", mirror])
+    assert second.started_from == 57
+    found = read_metrics(tmp_path / "second" / "metrics.jsonl")
+    assert [line["loss"] for line in found] == [line["loss"] for line in lines]
+    # What the ranks uploaded is what a third machine gets.
+    shutil.rmtree(tmp_path / "second")
+    third = launch(small_recipe, [f"output.folder={tmp_path / 'second'}", mirror])
+    assert (third.started_from, third.loss) == (60, straight.loss)
+    starts = [json.loads(line) for line in (tmp_path / "second" / "starts.jsonl").read_text().splitlines()]
+    assert [start["from_step"] for start in starts] == [0, 57]
+    assert list((tmp_path / "second" / "tensorboard").iterdir())

@@ -1,0 +1,85 @@
+"""A run kept in a second place, any fsspec URL: what a machine that is taken away leaves behind.
+
+    FOLDER  --after each checkpoint-->  URL            all files, the pointer last
+    FOLDER  <--when a run is started--  URL            where URL is further than FOLDER is
+
+The pointer checkpoints/latest.json names a checkpoint only once that is there whole. If the process dies in the middle
+of an upload, the pointer still names the one before, and the next upload removes what was left lying. Uploads are part
+of a checkpoint's time: training goes on when they are done.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from sayso.config import validate
+from sayso.errors import InputError
+from sayso.storage import Storage
+from train.record import STARTS
+from train.run import CHECKPOINTS, METRICS, POINTER, RECIPE, TENSORBOARD, Latest, latest, point_to, step_folder
+from train.weights import WORDS
+
+_POINTER = f"{CHECKPOINTS}/{POINTER}"
+_FILES = (RECIPE, WORDS, METRICS, STARTS)
+
+
+class Mirror:
+    """The second place of the run in `folder`. Every call may raise StorageError and RootError (sayso/storage.py)."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._storage, self._folder = Storage(url), folder
+
+    def latest(self) -> Latest:
+        """The newest checkpoint that is there whole; step 0 where there is none."""
+        try:
+            data = self._storage.read(_POINTER)
+        except FileNotFoundError:
+            return Latest()
+        source = f"{self._storage.url}/{_POINTER}"
+        try:
+            return validate(Latest, json.loads(data), source=source)
+        except ValueError as error:
+            raise InputError(f"{source} cannot be read ({error}); remove it to start from step 0") from error
+
+    def fetch(self) -> None:
+        """Bring the newest checkpoint and the run's other files here, where the run is further there."""
+        there, local = self.latest(), self._folder / CHECKPOINTS
+        if there.step <= latest(local).step:
+            return
+        target = step_folder(local, there.step)
+        shutil.rmtree(target, ignore_errors=True)
+        folders = (TENSORBOARD, f"{CHECKPOINTS}/{target.name}")
+        for key in [*_FILES, *(key for folder in folders for key in self._storage.list(folder))]:
+            path = self._folder / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._storage.local(key) as found:
+                shutil.copyfile(found, path)
+        point_to(local, there)
+
+    def put_checkpoint(self, step: int) -> None:
+        """Upload what this machine has of a checkpoint. To be called on each machine, before `put_pointer`."""
+        folder = step_folder(self._folder / CHECKPOINTS, step)
+        for path in sorted(path for path in folder.iterdir() if path.is_file()):
+            self._storage.put_file(path, f"{CHECKPOINTS}/{folder.name}/{path.name}")
+
+    def put_files(self) -> None:
+        """Upload everything of the run but its checkpoints."""
+        for path in sorted(self._folder.rglob("*")):
+            key = path.relative_to(self._folder).as_posix()
+            if path.is_file() and not key.startswith(f"{CHECKPOINTS}/"):
+                self._storage.put_file(path, key)
+
+    def put_pointer(self, reached: Latest, *, keep: int) -> None:
+        """Make a checkpoint that was uploaded the newest, and remove all but the newest `keep` up to it."""
+        self.put_files()
+        self._storage.put_bytes(reached.model_dump_json().encode(), _POINTER)
+        of_step: dict[str, list[str]] = {}
+        for key in self._storage.list(CHECKPOINTS):
+            name = key.split("/")[1]
+            if name != POINTER:
+                of_step.setdefault(name, []).append(key)
+        newest = step_folder(Path(), reached.step).name
+        kept = sorted(name for name in of_step if name <= newest)[-keep:]
+        for name in of_step.keys() - set(kept):
+            for key in of_step[name]:
+                self._storage.remove(key)
