@@ -18,6 +18,13 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch .venv/ready
 
+# For tests: other people's readers, which bring packages that sayso does without (tests/others.lock says why).
+.venv-others/ready: .venv/ready tests/others.lock
+	$(PYTHON) -m venv .venv-others
+	.venv-others/bin/pip install --quiet --no-deps --requirement tests/others.lock
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(.venv-others/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sayso.pth
+	touch .venv-others/ready
+
 demo: setup
 	$(BIN)/sayso demo --root demo-data
 
@@ -27,7 +34,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: check
+test: check .venv-others/ready
 	$(BIN)/pytest
 
 # Kill at random and compare, round after round: make chaos ROUNDS=100 SEED=7
@@ -40,4 +47,4 @@ docs: setup
 	$(BIN)/python -m ops.docs docs
 
 clean:
-	rm -rf .venv demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-others demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
