@@ -305,6 +305,8 @@ def show_forgot(done: Forgot, *, dry_run: bool) -> None:
     say = partial(show.out.print, markup=False, highlight=False)
     rows = ", ".join(f"{count} of {table}" for table, count in done.rows.items() if count) or "none"
     say(f"rows: {rows}; {done.samples} samples; {done.objects} objects")
+    if not any([*done.rows.values(), done.samples, done.objects]):
+        say(f"there was nothing of {', '.join(done.ids)}; ids are those of table videos, as `<site>:<id>`")
     say(f"shards: {len(done.shards_made)} made again, {len(done.shards_gone)} gone")
     for line in done.not_made:
         say(f"shard not made again: {line}")
