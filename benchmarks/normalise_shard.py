@@ -28,7 +28,7 @@ from ingest.ffmpeg import FFmpeg, find_ffmpeg
 from ingest.normalise import NormaliseSettings, picture_coding, picture_filters, sound_coding
 from ingest.probe import probe
 from sayso.root import Root
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 
 CLIP_SECONDS = 4.0
 AT_MOST, AT_LEAST = 1.1, 4.0

@@ -19,7 +19,7 @@ from benchmarks.talk import MEDIA, cpu_seconds, fill_root, make_proxy, make_shar
 from ingest.ffmpeg import find_ffmpeg
 from ingest.normalise import NormaliseSettings
 from sayso.root import Root
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 
 ASKED = 500
 EXPORTS = {

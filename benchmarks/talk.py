@@ -17,7 +17,7 @@ from sayso.arrow import MADE_BY, MADE_FROM
 from sayso.ids import narration_id
 from sayso.root import Root
 from sayso.rows import Media, Narration, Plan, Row, Shard, SourceFacts, Video
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 
 MEDIA = Path(__file__).resolve().parents[2] / "shared" / "media"

@@ -35,7 +35,7 @@ from sayso.sealed import check_lines, sealed_lines
 from sayso.storage import PARTIAL
 from sayso.tablecheck import folder_of
 from shards.manifest import manifest_objects
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 
 NAME = "forget"

@@ -36,7 +36,8 @@ from sayso.root import Root
 from sayso.rows import Page, Run, Video
 from sayso.sealed import sealed_lines
 from sayso.stage import Stage
-from shards.plan import ShardSettings, Totals, propose, summarise
+from shards.plan import Totals, propose, summarise
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 
 # The configuration of the newest run, kept in the root: status and replay read it.

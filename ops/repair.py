@@ -40,7 +40,7 @@ from sayso.storage import hash_stream
 from sayso.tablecheck import TableReport
 from sayso.tablelog import LAST, LOG, read_log
 from shards.manifest import publish_manifest
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 
 _CHECKPOINT = ".checkpoint.parquet"

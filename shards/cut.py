@@ -10,12 +10,14 @@ from __future__ import annotations
 import heapq
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import av
 from av.audio.stream import AudioStream
@@ -40,10 +42,10 @@ class Clip:
     end: float
 
 
-class Proxy:
+class Source(ABC):
     """A normalised video opened for cutting. Use as a context manager. Not for foreign files.
 
-    Raises CorruptObject where the file is not a video that can be read.
+    Raises CorruptObject where the file is not what it is opened as, or cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,14 +54,12 @@ class Proxy:
             self._container = av.open(str(path))
         except av.FFmpegError as error:
             raise CorruptObject(f"{self.name}: cannot be opened ({error.strerror})") from None
-        if not self._container.streams.video:
-            self._container.close()
-            raise CorruptObject(f"{self.name}: has no picture")
-        self._video = self._container.streams.video[0]
-        audio = self._container.streams.audio
-        self._audio = audio[0] if audio else None
+        with ExitStack() as closing:
+            closing.callback(self._container.close)
+            self._find()
+            closing.pop_all()
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -68,21 +68,42 @@ class Proxy:
         self._container.close()
 
     def cut(self, start: float, end: float) -> Clip:
-        """The clip of the window [start, end), in seconds of the source. The same bytes each time.
+        """The window [start, end), in seconds of the source. The same bytes each time.
 
-        Raises CorruptObject where the proxy holds no picture there or its packets cannot be read.
+        Raises CorruptObject where there is nothing in it or its packets cannot be read.
         """
         try:
-            video = self._pictures(start, end)
-            if not video:
-                raise CorruptObject(f"{self.name}: no picture in [{start}, {end})")
-            first = video[0]
-            clip_start = _pts(first) * _base(self._video)
-            clip_end = max(_pts(packet) + self._duration(packet) for packet in video) * _base(self._video)
-            audio = self._sound(clip_start, clip_end)
-            data = self._mux(video, audio, clip_start)
+            return self._cut(start, end)
         except av.FFmpegError as error:
             raise CorruptObject(f"{self.name}: cannot be cut at [{start}, {end}) ({error.strerror})") from None
+
+    @abstractmethod
+    def _find(self) -> None:
+        """Find the streams; CorruptObject where they are not there."""
+
+    @abstractmethod
+    def _cut(self, start: float, end: float) -> Clip: ...
+
+
+class Proxy(Source):
+    """Picture and sound."""
+
+    def _find(self) -> None:
+        if not self._container.streams.video:
+            raise CorruptObject(f"{self.name}: has no picture")
+        self._video = self._container.streams.video[0]
+        audio = self._container.streams.audio
+        self._audio = audio[0] if audio else None
+
+    def _cut(self, start: float, end: float) -> Clip:
+        video = self._pictures(start, end)
+        if not video:
+            raise CorruptObject(f"{self.name}: no picture in [{start}, {end})")
+        first = video[0]
+        clip_start = _pts(first) * _base(self._video)
+        clip_end = max(_pts(packet) + self._duration(packet) for packet in video) * _base(self._video)
+        audio = self._sound(clip_start, clip_end)
+        data = self._mux(video, audio, clip_start)
         return Clip(data, round(float(clip_start), 6), round(float(clip_end), 6))
 
     def _pictures(self, start: float, end: float) -> list[_Packet]:
@@ -118,49 +139,28 @@ class Proxy:
         return _written(streams, zero)
 
 
-class SoundTrack:
-    """The sound of a normalised video, opened for cutting. Use as a context manager. Not for foreign files.
+class SoundTrack(Source):
+    """The sound alone, as M4A files.
 
-    Raises CorruptObject where the file has no sound that can be read.
+    A clip begins with the packet that sounds at the window's start (its time 0 is that packet's) and ends with the one
+    that sounds last before its end: a packet of AAC at 16 kHz lasts 64 ms. The packet before goes along, hidden by the
+    edit list.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.name = path.name
-        try:
-            self._container = av.open(str(path))
-        except av.FFmpegError as error:
-            raise CorruptObject(f"{self.name}: cannot be opened ({error.strerror})") from None
+    def _find(self) -> None:
         if not self._container.streams.audio:
-            self._container.close()
             raise CorruptObject(f"{self.name}: has no sound")
         self._audio = self._container.streams.audio[0]
 
-    def __enter__(self) -> SoundTrack:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._container.close()
-
-    def cut(self, start: float, end: float) -> Clip:
-        """The sound of the window [start, end), in seconds of the source, as an M4A file. The same bytes each time.
-
-        It begins with the packet that sounds at `start` (its time 0 is that packet's) and ends with the one that
-        sounds last before `end`: a packet of AAC at 16 kHz lasts 64 ms. The packet before goes along, hidden by the
-        edit list. Raises CorruptObject where there is no sound or its packets cannot be read.
-        """
-        try:
-            packets = _sounding(self._container, self._audio, Fraction(start), Fraction(end))
-            base = _base(self._audio)
-            inside = [packet for packet in packets if (_pts(packet) + (packet.duration or 0)) * base > start]
-            if not inside:
-                raise CorruptObject(f"{self.name}: no sound in [{start}, {end})")
-            first, last = inside[0], inside[-1]
-            clip_start, clip_end = _pts(first) * base, (_pts(last) + (last.duration or 0)) * base
-            data = _written([(self._audio, packets)], clip_start)
-        except av.FFmpegError as error:
-            raise CorruptObject(f"{self.name}: cannot be cut at [{start}, {end}) ({error.strerror})") from None
+    def _cut(self, start: float, end: float) -> Clip:
+        packets = _sounding(self._container, self._audio, Fraction(start), Fraction(end))
+        base = _base(self._audio)
+        inside = [packet for packet in packets if (_pts(packet) + (packet.duration or 0)) * base > start]
+        if not inside:
+            raise CorruptObject(f"{self.name}: no sound in [{start}, {end})")
+        first, last = inside[0], inside[-1]
+        clip_start, clip_end = _pts(first) * base, (_pts(last) + (last.duration or 0)) * base
+        data = _written([(self._audio, packets)], clip_start)
         return Clip(data, round(float(clip_start), 6), round(float(clip_end), 6))
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from sayso.ids import safe
 from sayso.rows import Candidate, PlannedSample
 from shards.gather import Film, Said, Written
+from shards.settings import ShardSettings
 from shards.survey import sample_key, window_key
 from shards.windows import along, nearest, widen
-
-if TYPE_CHECKING:
-    from shards.plan import ShardSettings
 
 _JSON_BYTES = 3000
 """A sample's JSON and its two tar headers, roughly: enough to estimate a shard's size."""

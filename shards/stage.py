@@ -24,9 +24,10 @@ from sayso.root import Root
 from sayso.rows import Media, Plan, PlannedSample, Row, Shard, StoredObject
 from sayso.stage import Stage
 from sayso.storage import hash_file, no_space_named
-from shards.cut import Clip, Proxy, SoundTrack
+from shards.cut import Clip, Proxy, SoundTrack, Source
 from shards.manifest import publish_manifest
-from shards.plan import ShardSettings, plan_export
+from shards.plan import plan_export
+from shards.settings import ShardSettings
 from shards.verify import problems_of_tar
 from shards.write import Sample, index_tar, sample_of, sample_of_document, write_index, write_tar
 
@@ -140,11 +141,11 @@ class MakeShards(Stage[Plan, Shard]):
         for video_id, samples in by_video.items():
             if video_id not in media:
                 raise Permanent("no_media", f"{row.shard}: {video_id} is planned but not in table media")
-            cutter: type[Proxy] | type[SoundTrack] = SoundTrack if row.kind == "audio" else Proxy
+            cutter: type[Source] = SoundTrack if row.kind == "audio" else Proxy
             yield from self._cut(media[video_id], sorted(samples, key=lambda sample: sample.start), cutter)
 
     def _cut(
-        self, media: Media, samples: list[PlannedSample], cutter: type[Proxy] | type[SoundTrack]
+        self, media: Media, samples: list[PlannedSample], cutter: type[Source]
     ) -> Iterator[tuple[PlannedSample, Clip]]:
         with ExitStack() as opened:
             try:

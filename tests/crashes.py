@@ -42,7 +42,7 @@ from sayso.s3 import Upload
 from sayso.stage import Stage
 from sayso.storage import Storage
 from sayso.writer import Writer
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 
 OBJECT_BYTES = 1 << 20

@@ -24,8 +24,9 @@ from sayso.engine.lease import lease
 from sayso.errors import CorruptObject, InputError, RootBusy
 from sayso.root import Root
 from sayso.rows import Failure, Forgotten, Media, Narration, Plan, Shard, Transcript, Video
-from shards.plan import ShardSettings, plan_export
+from shards.plan import plan_export
 from shards.reader import ClipReader, ReaderSettings
+from shards.settings import ShardSettings
 from tests.conftest import REPOSITORY, S3
 from tests.contents import content_hash
 from tests.made import failure

@@ -24,7 +24,7 @@ from sayso.errors import RootBusy
 from sayso.root import Root
 from sayso.rows import Media, Narration, Run, Shard, Transcript, Video
 from sayso.tablecheck import check_table
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 from tests.conftest import REPOSITORY
 from tests.contents import content_hash

@@ -13,7 +13,7 @@ from sayso.errors import InputError
 from sayso.root import Root
 from sayso.rows import CaptionTrack, Media, Row, SourceFacts, Span, Transcript
 from sayso.stage import Stage
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 
 SRT = b"1\n00:00:01,000 --> 00:00:02,500\nStir it well.\n"

@@ -18,7 +18,7 @@ from sayso.errors import SaysoError
 from sayso.rewrite import cut_log
 from sayso.root import Root
 from sayso.rows import TABLES, Run, Transcript, Video
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 from tests.made import failure
 from tests.shards.conftest import Lab
 

@@ -19,7 +19,7 @@ from av.container import OutputContainer
 from sayso.ids import narration_id
 from sayso.root import Root
 from sayso.rows import Media, Narration, Row, Shard, SourceFacts, Video
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 
 RATE = 16000

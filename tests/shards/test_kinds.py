@@ -23,8 +23,9 @@ from sayso.rows import Document, Picture, Plan, Shard
 from sayso.writer import Writer
 from shards import plan as planning
 from shards.cut import SoundTrack
-from shards.plan import ShardSettings, left_out, plan_export, propose, summarise
+from shards.plan import left_out, plan_export, propose, summarise
 from shards.reader import ClipReader, ReaderSettings
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 from shards.verify import verify_shard
 from tests.conftest import S3

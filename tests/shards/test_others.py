@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sayso.root import Root
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 from tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from sayso.errors import ConfigError
 from sayso.root import Root
 from sayso.rows import Failure, Narration, Plan, Video
 from sayso.sealed import opened_json
-from shards.plan import SPLITS, ShardSettings, left_out, plan_export, profile_key, propose, split_of, summarise
+from shards.plan import SPLITS, left_out, plan_export, profile_key, propose, split_of, summarise
+from shards.settings import ShardSettings
 
 if TYPE_CHECKING:
     from tests.shards.conftest import Lab

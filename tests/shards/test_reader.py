@@ -24,8 +24,8 @@ from sayso.storage import Storage
 from shards.clips import Clip
 from shards.contents import NAME, SCHEMA
 from shards.manifest import table_bytes
-from shards.plan import ShardSettings
 from shards.reader import ClipReader, ReaderSettings
+from shards.settings import ShardSettings
 
 if TYPE_CHECKING:
     from tests.shards.conftest import Lab

@@ -24,9 +24,9 @@ from sayso.patience import Patience
 from sayso.root import Root
 from sayso.storage import Storage
 from shards.mix import Source
-from shards.plan import ShardSettings
 from shards.reader import ClipReader, ReaderSettings
 from shards.samples import Place
+from shards.settings import ShardSettings
 from tests.conftest import S3
 from tests.faults import FaultyProxy
 

@@ -19,7 +19,8 @@ from sayso.errors import InputError, Permanent
 from sayso.root import Root
 from sayso.rows import Plan
 from shards.manifest import publish_manifest
-from shards.plan import ShardSettings, plan_export
+from shards.plan import plan_export
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 from shards.verify import verify_shard
 

@@ -14,7 +14,7 @@ import yaml
 from sayso.ids import narration_id
 from sayso.root import Root
 from sayso.rows import Media, Narration, Row, Shard, SourceFacts, Video
-from shards.plan import ShardSettings
+from shards.settings import ShardSettings
 from shards.stage import MakeShards
 from tests.films import COLOURS, film
 from train.launch import TrainResult, launch
