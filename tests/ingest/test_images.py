@@ -210,7 +210,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def made(root: Root, page: Page, sites: SiteSettings = OPEN, **settings: object) -> Document:
-    (document,) = Images(root, ImagesSettings.model_validate(settings), sites)(page)
+    stage = Images(root, ImagesSettings.model_validate(settings), sites)
+    stage.open()
+    (document,) = stage(page)
     return document
 
 
@@ -293,6 +295,7 @@ def test_a_host_that_is_gone_is_left_out_once_the_web_is_known_to_be_there(
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
     gone = "http://nowhere.invalid/1.png"
     stage = Images(root, ImagesSettings(), OPEN)
+    stage.open()
     with pytest.raises(Retry) as told:
         stage(page(gone))
     assert told.value.reason == "network"

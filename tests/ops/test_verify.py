@@ -106,7 +106,8 @@ def found_shards(root: Root) -> int:
 
 
 def test_no_damage_goes_unseen(filled: Root, tmp_path: Path) -> None:
-    assert fuzz(filled, tmp_path, random.Random(1), ROUNDS) > 0.8 * ROUNDS
+    named = fuzz(filled, tmp_path, random.Random(1), ROUNDS)
+    assert named > 0.7 * ROUNDS, "most bits of a root do matter"
 
 
 def fuzz(root: Root, folder: Path, dice: random.Random, rounds: int) -> int:
