@@ -16,14 +16,29 @@ import pytest
 import yaml
 
 from ingest.discover import record
+from ingest.documents import record_pages
+from ingest.images import Images, ImagesSettings
 from ops.forget import forget
 from ops.pipeline import Pipeline, keep_configuration
 from ops.scan import Names, scan
 from ops.verify import verify
 from sayso.engine.lease import lease
-from sayso.errors import CorruptObject, InputError, RootBusy
+from sayso.errors import CorruptObject, InputError, RootBusy, Skip
 from sayso.root import Root
-from sayso.rows import Failure, Forgotten, Media, Narration, Plan, Shard, Transcript, Video
+from sayso.rows import (
+    PLACE,
+    Document,
+    Failure,
+    Forgotten,
+    Media,
+    Narration,
+    Page,
+    Picture,
+    Plan,
+    Shard,
+    Transcript,
+    Video,
+)
 from shards.plan import plan_export
 from shards.reader import ClipReader, ReaderSettings
 from shards.settings import ShardSettings
@@ -250,3 +265,22 @@ def test_a_broken_file_of_a_table_is_not_written_anew(copy: Root) -> None:
     with pytest.raises(CorruptObject, match="`sayso verify --repair` first"):
         forget(copy, [GONE])
     assert copy.table(Forgotten).keys().to_pylist() == [GONE]
+
+
+def test_a_document_is_forgotten_as_a_video_is(tmp_path: Path) -> None:
+    root = Root(str(tmp_path / "root")).create()
+    pages = [Page(document_id=f"document:{each}", text=f"{PLACE}{each}", images=["file:///x.jpg"]) for each in "ab"]
+    assert record_pages(root, pages).new == 2
+    for page in pages:
+        stored = root.storage.put_bytes(page.text.encode(), f"media/{page.document_id}/0.jpg")
+        picture = Picture(**stored.model_dump(), width=9, height=9, url=page.images[0])
+        Lab.append(root, [Document(document_id=page.document_id, text=page.text, images=[picture], lost=[])])
+    assert forget(root, ["document:a"]).proven
+    assert [row.document_id for row in root.table(Document).rows()] == ["document:b"]
+    assert root.storage.list("media") == ["media/document:b/0.jpg"]
+    assert record_pages(root, pages).new == 0
+    stage = Images(root, ImagesSettings())
+    stage.open()
+    with pytest.raises(Skip) as caught:
+        stage(pages[0])
+    assert caught.value.reason == "forgotten"
