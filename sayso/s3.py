@@ -6,10 +6,14 @@ s3fs alone waits without end where a server takes a connection and hangs before 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import urllib3
+from botocore.exceptions import BotoCoreError
 
 from sayso.errors import SaysoError, StorageError
 from sayso.patience import Patience
@@ -20,6 +24,13 @@ _PART_BYTES = 8 << 20
 _UPLOADS = 5
 # Who sends less than this much in a second is taken for hanging.
 _SLOWEST_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
+_SIGNED_SECONDS = 3600
+_OK = 200
+
+
+class PlainGetFailed(Exception):
+    """An object could not be had by a plain request."""
 
 
 def s3_options(options: dict[str, Any], patience: Patience) -> dict[str, Any]:
@@ -100,3 +111,24 @@ class Upload:
         return persist(
             lambda: call(method, **self.place, **arguments, timeout=limit), f"s3://{self.path}", self.patience
         )
+
+
+def plain_get(fs: Any, path: str, patience: Patience) -> Iterator[memoryview]:
+    """The bytes of an object of S3, in order; each piece is good until the next is asked for.
+
+    By one plain request for a signed URL, three times as fast as through s3fs, whose event loop hands each piece on
+    several times. It knows no proxies and no certificates of one's own. Raises PlainGetFailed, whatever went wrong:
+    s3fs then says what it is.
+    """
+    timeout = urllib3.Timeout(connect=patience.connect_timeout, read=patience.read_timeout)
+    buffer = memoryview(bytearray(_PIECE_BYTES))
+    try:
+        url = fs.sign(path, expiration=_SIGNED_SECONDS)
+        with urllib3.PoolManager(retries=False, timeout=timeout) as pool:
+            response = pool.request("GET", url, preload_content=False, decode_content=False)
+            if response.status != _OK:
+                raise PlainGetFailed(f"{path}: status {response.status}")
+            while count := response.readinto(buffer):
+                yield buffer[:count]
+    except (urllib3.exceptions.HTTPError, BotoCoreError, OSError) as error:
+        raise PlainGetFailed(f"{path}: {error}") from error

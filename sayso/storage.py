@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import logging
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
@@ -30,11 +31,15 @@ from sayso.rows import StoredObject
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 _CHUNK_BYTES = 1 << 20
 # One request for so much of a remote object that is read in order.
 _RANGE_BYTES = 8 << 20
+# So many plain requests may fail in a row before no more are tried.
+_PLAIN_TRIES = 3
 PARTIAL = ".partial-"
 
 
@@ -53,6 +58,7 @@ class Storage:
         self.fs, self.base = fsspec.url_to_fs(self.url, **self._given())
         if self._is_s3:
             self.fs.retries = 1  # botocore and `persist` try again
+        self._plain_failures = 0
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def __reduce__(self) -> tuple[type[Storage], tuple[str, dict[str, Any], Patience]]:
@@ -107,6 +113,27 @@ class Storage:
         """The bytes [start, end) of an object."""
         return bytes(self._call(key, lambda: self.fs.cat_file(self.path(key), start=start, end=end)))
 
+    def copy_whole(self, key: str, file: BinaryIO, going: Callable[[], bool] = lambda: True) -> bool:
+        """Write a whole object to a file, from its present place on, as fast as its store gives it.
+
+        False where `going` says no on the way.
+        """
+        if self._is_s3 and self._plain_failures < _PLAIN_TRIES:
+            from sayso.s3 import PlainGetFailed, plain_get
+
+            begin = file.tell()
+            try:
+                whole = _write_all(plain_get(self.fs, self.path(key), self.patience), file, going)
+                self._plain_failures = 0
+                return whole
+            except PlainGetFailed as error:
+                log.info("read through s3fs: %s", error)
+                self._plain_failures += 1
+                file.seek(begin)
+        size = self.size(key)
+        pieces = (self.read(key, at, min(at + _RANGE_BYTES, size)) for at in range(0, size, _RANGE_BYTES))
+        return _write_all(pieces, file, going)
+
     def put_file(self, source: Path, key: str) -> StoredObject:
         """Publish a local file under a key, replacing what is there; returns what was stored.
 
@@ -160,8 +187,8 @@ class Storage:
             return
         with tempfile.TemporaryDirectory(prefix="sayso-") as folder:
             path = Path(folder) / Path(key).name
-            with self.open(key) as remote, path.open("wb") as file, no_space_named(folder):
-                shutil.copyfileobj(remote, file, _CHUNK_BYTES)
+            with path.open("wb") as file, no_space_named(folder):
+                self.copy_whole(key, file)
             yield path
 
     def check(self, expected: StoredObject) -> None:
@@ -176,6 +203,14 @@ class Storage:
             digest = hash_stream(file)
         if digest != expected.sha256:
             raise CorruptObject(f"{expected.key}: SHA-256 is {digest[:12]}…, its row says {expected.sha256[:12]}…")
+
+
+def _write_all(pieces: Iterable[Buffer], file: BinaryIO, going: Callable[[], bool]) -> bool:
+    for piece in pieces:
+        if not going():
+            return False
+        file.write(piece)
+    return True
 
 
 class _RemoteFile(io.RawIOBase):

@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from sayso.errors import CorruptObject, SaysoError
 from sayso.storage import Storage
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _OPEN = 128
 _FETCHERS = 2
-_CHUNK_BYTES = 16 << 20
 # A run begins with so many samples, and fetches no tars until they are asked for or some time is over. Later a sample
 # waits a moment for its tar, so that requests for single samples, which cost as much as a megabyte, do not hold it up.
 _FIRST = 128
@@ -217,18 +216,14 @@ class RemoteTars:
         """Fetch one. What goes wrong here is not lost: whoever wants a sample asks the store for it."""
         key, size = self._manifest.tar(shard), int(self._manifest.bytes[shard])
         try:
-            cache.fetch(self._name(shard), size, lambda file: self._copy(key, size, file))
+            cache.fetch(self._name(shard), size, lambda file: self._storage.copy_whole(key, file, self._goes_on))
         except FileNotFoundError:
             log.warning("%s: missing", key)
         except (SaysoError, OSError) as error:
             log.warning("%s is not kept in the cache: %s", key, error)
 
-    def _copy(self, key: str, size: int, file: BinaryIO) -> bool:
-        for begin in range(0, size, _CHUNK_BYTES):
-            if self._closed.is_set():
-                return False
-            file.write(self._storage.read(key, begin, min(size, begin + _CHUNK_BYTES)))
-        return True
+    def _goes_on(self) -> bool:
+        return not self._closed.is_set()
 
     def _name(self, shard: int) -> str:
         """By content: a shard that is rewritten is another object, and two roots with one shard share it."""

@@ -20,6 +20,7 @@ from sayso.errors import CorruptObject, NoSpace, RootError, StorageError
 from sayso.patience import Patience, ride_out
 from sayso.root import Root
 from sayso.rows import Video
+from sayso.s3 import PlainGetFailed, plain_get
 from sayso.storage import Storage
 from sayso.tables import Table
 from tests.conftest import S3
@@ -297,3 +298,31 @@ def test_what_the_user_can_mend_is_said_with_the_fix(s3: S3) -> None:
         Root("s3://No_Bucket!/root").open()
     with pytest.raises(RootError, match="not a sayso root"):
         Root(s3.url("empty")).open()
+
+
+def test_whole_objects_come_by_one_plain_request(s3: S3, large: Path, tmp_path: Path) -> None:
+    storage = Storage(s3.url("plain"))
+    storage.put_file(large, "a/object")
+    pieces = plain_get(storage.fs, storage.path("a/object"), storage.patience)
+    assert b"".join(map(bytes, pieces)) == large.read_bytes()
+    with pytest.raises(PlainGetFailed, match="404"):
+        next(plain_get(storage.fs, storage.path("nothing"), storage.patience))
+    with pytest.raises(FileNotFoundError), storage.local("nothing"):
+        pass
+    going = iter([True, False])
+    with (tmp_path / "part").open("wb") as file:
+        assert not storage.copy_whole("a/object", file, lambda: next(going))
+        assert 0 < file.tell() < LARGE
+
+
+@pytest.mark.parametrize("fault", ["slow_down", "drop_answer"])
+def test_what_no_plain_request_gets_is_read_through_s3fs(
+    fault: Fault, through: Callable[..., Storage], proxy: FaultyProxy, large: Path
+) -> None:
+    storage = through()
+    storage.put_file(large, "object")
+    proxy.script(Rule(fault, target="Signature="))  # only of signed URLs
+    for _ in range(4):
+        with storage.local("object") as path:
+            assert path.read_bytes() == large.read_bytes()
+    assert storage._plain_failures == 3, "after three no more are tried"
