@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from sayso.errors import Preempted
+from sayso.errors import Preempted, WorkFailed
 from train import checkpoint
 from train.activations import checkpoint_activations
 from train.augment import augment
@@ -79,7 +79,12 @@ def train(recipe: Recipe, stop: threading.Event) -> None:
             events = folder / TENSORBOARD if recipe.output.tensorboard else None
             log = stack.enter_context(MetricsLog(folder / METRICS, start=start, tensorboard=events))
             bar = stack.enter_context(Bar(start=start, total=run.total))
-        loop(run, start, log, bar, stop)
+        try:
+            loop(run, start, log, bar, stop)
+        except (Preempted, WorkFailed):
+            # All ranks leave together. A process that ends while gloo's threads run may abort, and lose its exit code.
+            dist.destroy_process_group()
+            raise
     dist.destroy_process_group()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from sayso.errors import InputError
@@ -68,6 +69,7 @@ def losses_of_one_rank(folder: str, rank: int) -> None:
     import train.engine as engine_of
     from train.checkpoint import whole_weights
     from train.engine import Run, deepspeed_config, initialize, start_rank, take_step
+    from train.worker import end
 
     def config(recipe: Recipe) -> dict[str, Any]:
         found = deepspeed_config(recipe)
@@ -92,6 +94,8 @@ def losses_of_one_rank(folder: str, rank: int) -> None:
         with whole_weights(engine):
             weights = {name: weight.clone() for name, weight in task.state_dict().items()}
         torch.save((found, weights), f"{folder}/{stage}-{precision}-{rank}.pt")
+    dist.destroy_process_group()
+    end(0)
 
 
 def plain() -> tuple[list[tuple[float, float, float]], dict[str, Tensor]]:
