@@ -6,8 +6,9 @@ s3fs alone waits without end where a server takes a connection and hangs before 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,12 +26,20 @@ _UPLOADS = 5
 # Who sends less than this much in a second is taken for hanging.
 _SLOWEST_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 20
-_SIGNED_SECONDS = 3600
-_OK = 200
+# A signed URL is used for so long, and good for twice as long; so many are kept.
+_SIGNED_SECONDS = 1800
+_MOST_SIGNED = 4096
+_CONNECTIONS = 32
+_WHOLE, _PART = 200, 206
+_NOT_THERE = (404, 416)
 
 
 class PlainGetFailed(Exception):
-    """An object could not be had by a plain request."""
+    """An object could not be had by a plain request; `known` where the store itself says that it has no such bytes."""
+
+    def __init__(self, message: str, *, known: bool = False) -> None:
+        super().__init__(message)
+        self.known = known
 
 
 def s3_options(options: dict[str, Any], patience: Patience) -> dict[str, Any]:
@@ -113,22 +122,60 @@ class Upload:
         )
 
 
-def plain_get(fs: Any, path: str, patience: Patience) -> Iterator[memoryview]:
-    """The bytes of an object of S3, in order; each piece is good until the next is asked for.
+class PlainGets:
+    """Objects of S3 by plain requests for signed URLs, over connections that are kept. Any thread may ask.
 
-    By one plain request for a signed URL, three times as fast as through s3fs, whose event loop hands each piece on
-    several times. It knows no proxies and no certificates of one's own. Raises PlainGetFailed, whatever went wrong:
-    s3fs then says what it is.
+    Several times as fast as through s3fs, whose event loop hands each piece on several times. It knows no proxies and
+    no certificates of one's own. Every call raises PlainGetFailed, whatever went wrong: s3fs then says what it is.
     """
-    timeout = urllib3.Timeout(connect=patience.connect_timeout, read=patience.read_timeout)
-    buffer = memoryview(bytearray(_PIECE_BYTES))
-    try:
-        url = fs.sign(path, expiration=_SIGNED_SECONDS)
-        with urllib3.PoolManager(retries=False, timeout=timeout) as pool:
-            response = pool.request("GET", url, preload_content=False, decode_content=False)
-            if response.status != _OK:
-                raise PlainGetFailed(f"{path}: status {response.status}")
+
+    def __init__(self, fs: Any, patience: Patience) -> None:
+        timeout = urllib3.Timeout(connect=patience.connect_timeout, read=patience.read_timeout)
+        self._fs = fs
+        self._pool = urllib3.PoolManager(retries=False, timeout=timeout, maxsize=_CONNECTIONS)
+        self._signed: dict[str, tuple[float, str]] = {}
+
+    def whole(self, path: str) -> Iterator[memoryview]:
+        """The bytes of an object, in order; each piece is good until the next is asked for."""
+        buffer = memoryview(bytearray(_PIECE_BYTES))
+        with self._answer(path, _WHOLE) as response, _failures_of(path):
             while count := response.readinto(buffer):
                 yield buffer[:count]
+
+    def part(self, path: str, start: int, end: int) -> bytes:
+        """The bytes [start, end) of an object, fewer where it is shorter."""
+        with self._answer(path, _PART, Range=f"bytes={start}-{end - 1}") as response, _failures_of(path):
+            return response.read()
+
+    @contextmanager
+    def _answer(self, path: str, wanted: int, **headers: str) -> Iterator[urllib3.BaseHTTPResponse]:
+        with _failures_of(path):
+            response = self._pool.request(
+                "GET", self._url(path), headers=headers, preload_content=False, decode_content=False
+            )
+        whole = False
+        try:
+            if response.status != wanted:
+                raise PlainGetFailed(f"{path}: status {response.status}", known=response.status in _NOT_THERE)
+            yield response
+            whole = True
+        finally:
+            # A connection with something left on it is of no use to the next request.
+            response.release_conn() if whole else response.close()
+
+    def _url(self, path: str) -> str:
+        until, url = self._signed.get(path, (0.0, ""))
+        if until < time.monotonic():
+            if len(self._signed) >= _MOST_SIGNED:
+                self._signed = {}
+            url = self._fs.sign(path, expiration=2 * _SIGNED_SECONDS)
+            self._signed[path] = time.monotonic() + _SIGNED_SECONDS, url
+        return url
+
+
+@contextmanager
+def _failures_of(path: str) -> Iterator[None]:
+    try:
+        yield
     except (urllib3.exceptions.HTTPError, BotoCoreError, OSError) as error:
         raise PlainGetFailed(f"{path}: {error}") from error

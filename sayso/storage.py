@@ -31,6 +31,8 @@ from sayso.rows import StoredObject
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from sayso.s3 import PlainGets
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -58,6 +60,7 @@ class Storage:
         self.fs, self.base = fsspec.url_to_fs(self.url, **self._given())
         if self._is_s3:
             self.fs.retries = 1  # botocore and `persist` try again
+        self._plain: PlainGets | None = None
         self._plain_failures = 0
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
@@ -111,6 +114,10 @@ class Storage:
 
     def read(self, key: str, start: int | None = None, end: int | None = None) -> bytes:
         """The bytes [start, end) of an object."""
+        if start is not None and end is not None:
+            data = self._plainly(lambda plain: plain.part(self.path(key), start, end))
+            if data is not None:
+                return data
         return bytes(self._call(key, lambda: self.fs.cat_file(self.path(key), start=start, end=end)))
 
     def copy_whole(self, key: str, file: BinaryIO, going: Callable[[], bool] = lambda: True) -> bool:
@@ -118,21 +125,30 @@ class Storage:
 
         False where `going` says no on the way.
         """
-        if self._is_s3 and self._plain_failures < _PLAIN_TRIES:
-            from sayso.s3 import PlainGetFailed, plain_get
-
-            begin = file.tell()
-            try:
-                whole = _write_all(plain_get(self.fs, self.path(key), self.patience), file, going)
-                self._plain_failures = 0
-                return whole
-            except PlainGetFailed as error:
-                log.info("read through s3fs: %s", error)
-                self._plain_failures += 1
-                file.seek(begin)
+        begin = file.tell()
+        whole = self._plainly(lambda plain: _write_all(plain.whole(self.path(key)), file, going))
+        if whole is not None:
+            return whole
+        file.seek(begin)
         size = self.size(key)
         pieces = (self.read(key, at, min(at + _RANGE_BYTES, size)) for at in range(0, size, _RANGE_BYTES))
         return _write_all(pieces, file, going)
+
+    def _plainly(self, ask: Callable[[PlainGets], T]) -> T | None:
+        """What a plain request gives, None where it gives nothing: then the file system has to be asked."""
+        if not self._is_s3 or self._plain_failures >= _PLAIN_TRIES:
+            return None
+        from sayso.s3 import PlainGetFailed, PlainGets
+
+        self._plain = self._plain or PlainGets(self.fs, self.patience)
+        try:
+            found = ask(self._plain)
+        except PlainGetFailed as error:
+            log.info("read through s3fs: %s", error)
+            self._plain_failures += not error.known
+            return None
+        self._plain_failures = 0
+        return found
 
     def put_file(self, source: Path, key: str) -> StoredObject:
         """Publish a local file under a key, replacing what is there; returns what was stored.

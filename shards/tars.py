@@ -26,10 +26,9 @@ log = logging.getLogger(__name__)
 
 _OPEN = 128
 _FETCHERS = 2
-# A run begins with so many samples, and fetches no tars until they are asked for or some time is over. Later a sample
-# waits a moment for its tar, so that requests for single samples, which cost as much as a megabyte, do not hold it up.
-_FIRST = 128
-_FIRST_SECONDS = 1.0
+# The first samples of a run do not wait for anything. Later a sample waits a moment for its tar, so that requests for
+# single samples, which cost as much as a megabyte, do not hold it up.
+_FIRST = 64
 _WAIT = 0.25
 
 
@@ -142,8 +141,7 @@ class RemoteTars:
         self._fetchers: list[threading.Thread] = []
         self._closed = threading.Event()
         self._arrived = threading.Condition()
-        self._ranges = 0
-        self._begun = threading.Event()
+        self._missed = 0
 
     def read(self, shard: int, begin: int, end: int) -> bytes:
         """The bytes [begin, end) of a shard's tar; fewer where it is shorter. BrokenSample where there is none."""
@@ -166,12 +164,8 @@ class RemoteTars:
 
     def _awaited(self, shard: int) -> bool:
         """Wait a moment for a tar that is being fetched; whether it may be there now."""
-        if not self._begun.is_set():
-            self._ranges += 1
-            if self._ranges >= _FIRST:
-                self._begun.set()
-            return False
-        if shard not in self._asked:
+        self._missed += 1
+        if self._missed <= _FIRST or shard not in self._asked:
             return False
         with self._arrived:
             return self._arrived.wait_for(lambda: shard not in self._asked, _WAIT)
@@ -205,8 +199,6 @@ class RemoteTars:
 
     def _fetch_wanted(self, cache: Cache) -> None:
         while (shard := self._queue.get()) is not None and not self._closed.is_set():
-            self._begun.wait(_FIRST_SECONDS)
-            self._begun.set()
             self._fetch(cache, shard)
             with self._arrived:
                 self._asked.discard(shard)

@@ -20,7 +20,7 @@ from sayso.errors import CorruptObject, NoSpace, RootError, StorageError
 from sayso.patience import Patience, ride_out
 from sayso.root import Root
 from sayso.rows import Video
-from sayso.s3 import PlainGetFailed, plain_get
+from sayso.s3 import PlainGetFailed, PlainGets
 from sayso.storage import Storage
 from sayso.tables import Table
 from tests.conftest import S3
@@ -303,10 +303,17 @@ def test_what_the_user_can_mend_is_said_with_the_fix(s3: S3) -> None:
 def test_whole_objects_come_by_one_plain_request(s3: S3, large: Path, tmp_path: Path) -> None:
     storage = Storage(s3.url("plain"))
     storage.put_file(large, "a/object")
-    pieces = plain_get(storage.fs, storage.path("a/object"), storage.patience)
-    assert b"".join(map(bytes, pieces)) == large.read_bytes()
-    with pytest.raises(PlainGetFailed, match="404"):
-        next(plain_get(storage.fs, storage.path("nothing"), storage.patience))
+    plain = PlainGets(storage.fs, storage.patience)
+    whole = large.read_bytes()
+    assert b"".join(map(bytes, plain.whole(storage.path("a/object")))) == whole
+    for _ in range(2):  # over one connection, signed once
+        assert plain.part(storage.path("a/object"), 5, 1005) == whole[5:1005]
+    assert plain.part(storage.path("a/object"), LARGE - 5, LARGE + 5) == whole[-5:]
+    with pytest.raises(PlainGetFailed, match="404") as missing:
+        next(plain.whole(storage.path("nothing")))
+    with pytest.raises(PlainGetFailed, match="416") as beyond:
+        plain.part(storage.path("a/object"), LARGE, LARGE + 5)
+    assert missing.value.known and beyond.value.known
     with pytest.raises(FileNotFoundError), storage.local("nothing"):
         pass
     going = iter([True, False])
@@ -325,4 +332,15 @@ def test_what_no_plain_request_gets_is_read_through_s3fs(
     for _ in range(4):
         with storage.local("object") as path:
             assert path.read_bytes() == large.read_bytes()
+        assert storage.read("object", 10, 20) == large.read_bytes()[10:20]
     assert storage._plain_failures == 3, "after three no more are tried"
+
+
+def test_parts_of_what_is_not_there_do_not_end_plain_requests(s3: S3, large: Path) -> None:
+    storage = Storage(s3.url("plain-parts"))
+    storage.put_file(large, "object")
+    for _ in range(5):
+        with pytest.raises(FileNotFoundError):
+            storage.read("nothing", 0, 5)
+    assert storage._plain_failures == 0
+    assert storage.read("object", LARGE - 5, LARGE + 5) == large.read_bytes()[-5:]
