@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ import pyarrow.parquet as pq
 from sayso.errors import InputError
 from sayso.storage import Storage
 from shards.order import Ints
+
+Counts = npt.NDArray[np.int32]
+Number = TypeVar("Number", np.int32, np.int64)
 
 FORMAT = 3
 NAME = "manifest.parquet"
@@ -50,21 +54,26 @@ SCHEMA = pa.schema(
 )
 ROWS = 4096
 """Rows of a row group: readers decode so many at once, and want room for no more than what they keep."""
-_COLUMNS = ["shard", "samples", "videos", "bytes", "sha256"]
+_SharedPiece: TypeAlias = "tuple[npt.NDArray[np.int32], ...]"
+"""Of some shards: how many shared videos each has, and place, samples and number of all of these."""
+_COLUMNS = ["shard", "samples", "bytes"]
 
 
 class SharedVideos:
     """The videos of a split that lie in several shards."""
 
-    def __init__(self, pieces: Sequence[pa.ListArray]) -> None:
-        """`pieces` are the column `shared` of the split's shards."""
-        counts = np.concatenate([np.diff(piece.offsets.to_numpy()) for piece in pieces])
-        flat = [_flat(piece) for piece in pieces]
-        self._place, self._samples, self._number = (
-            np.concatenate([piece.field(name).to_numpy() for piece in flat]) for name in ("place", "samples", "number")
-        )
-        self._ends = np.cumsum(counts)
+    def __init__(self, pieces: Sequence[_SharedPiece], videos: Counts) -> None:
+        """`pieces` are the column `shared` of the split's shards, in their order, `videos` how many each holds."""
+        counts, self._place, self._samples, self._number = (np.concatenate(part) for part in zip(*pieces, strict=True))
+        self._ends = np.cumsum(counts, dtype=np.int32)
         self._by_video = np.argsort(self._number, kind="stable").astype(np.int32)
+        self._videos = videos
+
+    @cached_property
+    def owned(self) -> Counts:
+        """Videos of each shard, one that lies in several counted in the first of them only."""
+        elsewhere = self._counted_elsewhere(len(self._videos))
+        return np.subtract(self._videos, elsewhere, out=elsewhere)
 
     def of_shard(self, shard: int) -> dict[int, int]:
         """Of the videos of a shard that lie in others too: their places among its videos, and their numbers."""
@@ -77,20 +86,23 @@ class SharedVideos:
         rows = self._by_video[begin:end]
         return list(zip(self._shards(rows).tolist(), self._samples[rows].tolist(), strict=True))
 
-    def counted_elsewhere(self, shards: int) -> Ints:
+    def _counted_elsewhere(self, shards: int) -> Counts:
         """Of each shard, how many of its videos are counted in an earlier one."""
-        numbers = self._number[self._by_video]
-        again = np.flatnonzero(numbers[1:] == numbers[:-1]) + 1
-        return np.bincount(self._shards(self._by_video[again]), minlength=shards).astype(np.int64)
+        counted = np.zeros(shards, np.int32)
+        for begin in range(1, len(self._by_video), ROWS):  # what it takes besides stays small
+            rows = self._by_video[begin - 1 : begin + ROWS]
+            numbers = self._number[rows]
+            np.add.at(counted, self._shards(rows[1:][numbers[1:] == numbers[:-1]]), 1)
+        return counted
 
     def _shards(self, rows: npt.NDArray[np.int32]) -> Ints:
         return np.searchsorted(self._ends, rows, side="right")
 
 
-def _flat(lists: pa.ListArray) -> pa.StructArray:
-    offsets = lists.offsets
-    begin, end = offsets[0].as_py(), offsets[-1].as_py()
-    return lists.values.slice(begin, end - begin)
+def _shared_piece(lists: pa.ListArray) -> _SharedPiece:
+    offsets = lists.offsets.to_numpy()
+    flat = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
+    return np.diff(offsets), *(flat.field(name).to_numpy().copy() for name in ("place", "samples", "number"))
 
 
 @dataclass(frozen=True)
@@ -98,10 +110,10 @@ class Manifest:
     """One split of an export, its shards numbered from 0."""
 
     names: pa.ChunkedArray
-    samples: Ints
-    videos: Ints
+    samples: Counts
     bytes: Ints
-    sha256: pa.ChunkedArray
+    sha256: pa.ChunkedArray | None
+    """Of remote stores only: what tars are called in the cache."""
     shared: SharedVideos | None
     """None where it was not read."""
     digest: str
@@ -115,11 +127,11 @@ class Manifest:
         """The key of a shard's index."""
         return f"{self.names[shard].as_py()}.index.parquet"
 
-    @cached_property
-    def owned(self) -> Ints:
+    @property
+    def owned(self) -> Counts:
         """Videos of each shard, one that lies in several counted in the first of them only."""
         assert self.shared is not None
-        return self.videos - self.shared.counted_elsewhere(len(self.videos))
+        return self.shared.owned
 
 
 def read_manifest(storage: Storage, split: str, *, shared: bool = True) -> Manifest:
@@ -133,10 +145,12 @@ def read_manifest(storage: Storage, split: str, *, shared: bool = True) -> Manif
         ) from None
     try:
         # Not pq.read_table, which brings the whole of Arrow's data sets into memory.
-        with source, pq.ParquetFile(source) as file:
+        with _frugal(), source, pq.ParquetFile(source) as file:
             facts = json.loads(file.schema_arrow.metadata[FACTS])
             _check(facts, split, storage.url)
-            return _manifest(file, facts["splits"], split, [*_COLUMNS, *(["shared"] if shared else [])])
+            wanted = {"sha256": not storage.is_local, "shared": shared}
+            columns = [*_COLUMNS, *(name for name, asked in wanted.items() if asked)]
+            return _manifest(file, facts["splits"], split, columns)
     except (pa.ArrowException, OSError, TypeError, KeyError, ValueError):
         raise InputError(f"{storage.url}/{NAME}: not a manifest; `sayso shard` writes it anew") from None
 
@@ -152,18 +166,45 @@ def _manifest(file: pq.ParquetFile, splits: dict[str, Any], split: str, columns:
     """Rows lie in the order of (split, shard), so that those of a split are a range."""
     begin = sum(splits[before]["shards"] for before in splits if before < split)
     end = begin + splits[split]["shards"]
-    pieces = []
-    for group in range(begin // ROWS, -(-end // ROWS)):
-        piece = file.read_row_group(group, columns, use_threads=False)
-        first = max(begin - group * ROWS, 0)
-        pieces.append(piece.slice(first, min(end - group * ROWS, ROWS) - first))
-    found = {name: [chunk for piece in pieces for chunk in piece[name].chunks] for name in columns}
+
+    def column(name: str) -> Iterator[Any]:
+        for group in range(begin // ROWS, -(-end // ROWS)):
+            first = max(begin - group * ROWS, 0)
+            rows = file.read_row_group(group, [name], use_threads=False)[name]
+            yield from rows.slice(first, min(end - group * ROWS, ROWS) - first).chunks
+
+    def numbers(name: str, kind: type[Number]) -> npt.NDArray[Number]:
+        found, at = np.empty(end - begin, kind), 0
+        for chunk in column(name):
+            found[at : at + len(chunk)] = chunk.to_numpy()
+            at += len(chunk)
+        return found
+
+    # Column by column, and what is not text is copied out of Arrow's memory at once: what reading takes besides what
+    # is kept is a piece of one column.
+    samples, sizes, shared = numbers("samples", np.int32), numbers("bytes", np.int64), None
+    if "shared" in columns:
+        videos = numbers("videos", np.int32)
+        shared = SharedVideos([_shared_piece(chunk) for chunk in column("shared")], videos)
     return Manifest(
-        names=pa.chunked_array(found["shard"]),
-        samples=np.concatenate(found["samples"]),
-        videos=np.concatenate(found["videos"]),
-        bytes=np.concatenate(found["bytes"]),
-        sha256=pa.chunked_array(found["sha256"]),
-        shared=SharedVideos(found["shared"]) if "shared" in found else None,
+        names=pa.chunked_array(column("shard")),
+        samples=samples,
+        bytes=sizes,
+        sha256=pa.chunked_array(column("sha256")) if "sha256" in columns else None,
+        shared=shared,
         digest=splits[split]["digest"],
     )
+
+
+@contextmanager
+def _frugal() -> Iterator[None]:
+    """Within it Arrow takes its memory from the system's own allocator, which keeps less of it than Arrow's.
+
+    For all threads; each piece of memory goes back to where it came from.
+    """
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)

@@ -11,19 +11,22 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import av
 import numpy as np
 import numpy.typing as npt
-from av.container import InputContainer
-from av.packet import Packet
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from sayso.errors import CorruptObject
 from shards.crop import Crop
 
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+# PyAV is imported where the first clip is opened: FFmpeg's libraries take 16 MB, which no process needs that only
+# says which sample comes when.
 Pixels = npt.NDArray[np.uint8]
 _Packet: TypeAlias = "Packet[Any]"
 TOLERANCE_SECONDS = 0.001
@@ -53,6 +56,8 @@ def decode(data: bytes, times: Sequence[float], crop: Crop) -> Pixels:
 @contextmanager
 def opened(data: bytes) -> Iterator[InputContainer]:
     """A clip opened for reading; what cannot be read of it is a CorruptObject."""
+    import av
+
     try:
         with av.open(io.BytesIO(data), "r") as container:
             yield container
@@ -67,6 +72,8 @@ class _Cutter:
     """
 
     def __init__(self, frame: VideoFrame, crop: Crop) -> None:
+        import av
+
         self._row_bytes = 3 * crop.size
         left, top, width, height = crop.box(frame.width, frame.height).even(frame.width, frame.height)
         size = f"{frame.width}x{frame.height}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,10 @@ _BLOCKS_KEPT = 2
 def permutation(seed: str, size: int) -> Ints:
     """A permutation of range(size) drawn from a text; the same everywhere and for ever."""
     base = int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=8).digest(), "big")
-    counters = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.full(size, base, dtype=np.uint64)
-    return np.argsort(_mix(counters), kind="stable").astype(np.int64)
+    counters = np.arange(1, size + 1, dtype=np.uint64)
+    counters *= np.uint64(_GOLDEN)
+    counters += np.array([base], dtype=np.uint64)  # of an array: it wraps around, a number would warn
+    return np.argsort(_mix(counters), kind="stable").astype(np.int64, copy=False)
 
 
 def uniforms(seed: str, count: int) -> list[float]:
@@ -35,10 +38,12 @@ def uniforms(seed: str, count: int) -> list[float]:
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele, Lea and Flood, 2014): a bijection that scatters counters."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    """SplitMix64's finaliser (Steele, Lea and Flood, 2014): a bijection that scatters counters. In place."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        values ^= values >> np.uint64(shift)
+        values *= np.uint64(factor)
+    values ^= values >> np.uint64(31)
+    return values
 
 
 class Order:
@@ -47,12 +52,13 @@ class Order:
     `sizes` are the units of each shard. Memory grows with the number of shards and with the units of a block.
     """
 
-    def __init__(self, sizes: Sequence[int] | Ints, *, seed: int, epoch: int, block_shards: int) -> None:
+    def __init__(
+        self, sizes: Sequence[int] | npt.NDArray[np.integer[Any]], *, seed: int, epoch: int, block_shards: int
+    ) -> None:
         self._seed = f"{seed}:{epoch}"
         self._block_shards = block_shards
         self._shards = permutation(f"{self._seed}:shards", len(sizes))
-        self._sizes = np.asarray(sizes, dtype=np.int64)[self._shards]
-        self._ends = np.cumsum(self._sizes)
+        self._ends = np.cumsum(np.asarray(sizes)[self._shards], dtype=np.int64)
         self._block_ends = np.append(self._ends[block_shards - 1 :: block_shards], self._ends[-1:])
         self._blocks: OrderedDict[int, Ints] = OrderedDict()
 
@@ -74,7 +80,8 @@ class Order:
             chosen, begin = blocks == block, self.begin_of(block)
             places[chosen] = begin + self._block(block, int(self._block_ends[block]) - begin)[positions[chosen] - begin]
         slots = np.searchsorted(self._ends, places, side="right")
-        return self._shards[slots], places - (self._ends[slots] - self._sizes[slots])
+        begins = np.where(slots > 0, self._ends[slots - 1], 0)
+        return self._shards[slots], places - begins
 
     def block_of(self, position: int) -> int:
         """The block that a position lies in."""

@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
-from av.container import InputContainer
 from pydantic import Field
 from torch import Tensor
 
 from sayso.config import Settings
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.container import InputContainer
 
 _LEAD_SECONDS = 0.2
 """How far before its beginning decoding starts: a packet of AAC comes out right only behind its predecessor."""
@@ -67,6 +68,8 @@ Wave = npt.NDArray[np.float32]
 
 def _pieces(container: InputContainer, start: float, end: float, rate: int) -> list[tuple[float, Wave]]:
     """Pieces of mono sound at `rate` that cover [start, end) as far as there is any, each with its time."""
+    from av.audio.resampler import AudioResampler
+
     if not container.streams.audio:
         return []
     stream = container.streams.audio[0]

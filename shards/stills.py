@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from sayso.errors import CorruptObject
 from shards.crop import Crop
 from shards.decode import Pixels
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _MOST_PIXELS = 64 << 20
 """Our own pictures are far smaller; a header that says more is not one of ours."""
@@ -25,6 +28,8 @@ def stills(jpegs: Sequence[bytes], crop: Crop) -> Pixels:
 
 
 def _still(jpeg: bytes, crop: Crop) -> Image.Image:
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
             if image.width * image.height > _MOST_PIXELS:

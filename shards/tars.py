@@ -219,4 +219,5 @@ class RemoteTars:
 
     def _name(self, shard: int) -> str:
         """By content: a shard that is rewritten is another object, and two roots with one shard share it."""
+        assert self._manifest.sha256 is not None, "of remote stores it is read"
         return f"{self._manifest.sha256[shard].as_py().hex()}.tar"
