@@ -4,9 +4,9 @@ Everything after this step reads the proxy and never the foreign file. Its time 
 container's start. Frames come at a constant rate: the frame at t is the very picture that the source shows at t, the
 last one that begins at or before t by the source's own timestamps (before its first picture, that one). So the time of
 a clip's first frame in the source is known exactly. Sound keeps its place within 15 ms; where it begins later or is
-interrupted, silence fills it up. (Of picture and sound in two files each counts from its own start.) Each second begins
-with a key frame (closed groups of pictures without B-frames, so that a clip is a copy of packets), pixels are square
-and the picture stands upright.
+interrupted, silence fills it up. Picture and sound in two files, as sites deliver them, have one clock, and time counts
+from where the earlier one begins. Each second begins with a key frame (closed groups of pictures without B-frames, so
+that a clip is a copy of packets), pixels are square and the picture stands upright.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,8 @@ _WITHOUT_TIMES = frozenset({"avi"})
 # Beyond so many seconds a leap of an MPEG stream's clock is no gap but another recording. At ffmpeg's own 10 s pictures
 # that stand for longer would pull all that follows out of step with the sound.
 _GAPS = ("-dts_delta_threshold", "600")
+# Picture and sound in two files that begin further apart than so many seconds do not have one clock.
+_MOST_APART = 10.0
 
 
 Preset = Literal[
@@ -145,7 +147,10 @@ def _command(found: Probe, target: Path, settings: NormaliseSettings, ffmpeg: FF
     """The ffmpeg command line. The target is named relative to its folder, where the process runs."""
     wanted = [stream for stream in (found.video, found.audio) if stream]
     guards = {"threads": 1, "max_pixels": settings.max_side**2, **input_options()}
-    opened = {path: ffmpeg_python.input(f"file:{path.resolve()}", **guards) for path in {s.path: s for s in wanted}}
+    opened = {
+        path: ffmpeg_python.input(f"file:{path.resolve()}", **guards, **moved)
+        for path, moved in _moved({stream.path: stream.begin for stream in wanted}).items()
+    }
     streams = [opened[stream.path][str(stream.index)] for stream in wanted]
     options: dict[str, Any] = {
         "f": "mp4",
@@ -163,6 +168,14 @@ def _command(found: Probe, target: Path, settings: NormaliseSettings, ffmpeg: FF
     output = ffmpeg_python.output(*streams, f"file:{target.name}", **options)
     guarded = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error", "-y", *_GAPS)
     return list(guarded.compile(cmd=str(ffmpeg.path)))
+
+
+def _moved(begins: Mapping[Path, float]) -> dict[Path, dict[str, float]]:
+    """Options that move files against each other as they lie on their clock; ffmpeg has each begin at 0."""
+    first, last = min(begins.values()), max(begins.values())
+    if last - first > _MOST_APART:
+        return {path: {} for path in begins}
+    return {path: {"itsoffset": round(begin - first, 6)} if begin > first else {} for path, begin in begins.items()}
 
 
 def picture_filters(found: Probe, settings: NormaliseSettings) -> list[str]:

@@ -45,9 +45,13 @@ _ISO_FIRST_BOX = b"ftyp"
 
 @dataclass(frozen=True, kw_only=True)
 class VideoStream:
-    """A stream of moving pictures; `width` and `height` as shown, after rotation and pixel shape, in pixels."""
+    """A stream of moving pictures; `width` and `height` as shown, after rotation and pixel shape, in pixels.
+
+    `begin` is when its file begins by its own clock, in seconds; it may be negative.
+    """
 
     path: Path
+    begin: float
     index: int
     codec: str
     width: int
@@ -59,9 +63,10 @@ class VideoStream:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioStream:
-    """A stream of sound."""
+    """A stream of sound; `begin` is when its file begins by its own clock, in seconds."""
 
     path: Path
+    begin: float
     index: int
     codec: str
     duration: float | None
@@ -117,8 +122,9 @@ def _is_iso(source: Path) -> bool:
 def _read(listing: Mapping[str, Any], path: Path) -> Probe:
     form = listing["format"]
     container = form["format_name"].split(",")[0]
+    begin = _number(form, "start_time") or 0.0
     streams = [stream for stream in listing.get("streams", []) if stream.get("codec_name", "unknown") != "unknown"]
-    videos = [found for stream in streams if (found := _video(stream, path))]
+    videos = [found for stream in streams if (found := _video(stream, path, begin))]
     sounds = [stream for stream in streams if stream.get("codec_type") == "audio" and stream.get("sample_rate")]
     if not videos and not sounds:
         raise Permanent("not_media", f"{path.name}: neither pictures nor sound inside ({container})")
@@ -126,7 +132,7 @@ def _read(listing: Mapping[str, Any], path: Path) -> Probe:
         container=container,
         duration=_declared(form, container),
         video=max(videos, key=lambda video: video.coded_pixels, default=None),
-        audio=_audio(max(sounds, key=_audio_merit), path) if sounds else None,
+        audio=_audio(max(sounds, key=_audio_merit), path, begin) if sounds else None,
     )
 
 
@@ -140,7 +146,7 @@ def _declared(form: Mapping[str, Any], container: str) -> float | None:
     return seconds if seconds > 0 else None
 
 
-def _video(stream: Mapping[str, Any], path: Path) -> VideoStream | None:
+def _video(stream: Mapping[str, Any], path: Path, begin: float) -> VideoStream | None:
     """A stream as video; None where it is something else, a cover picture, or without a size."""
     disposition = stream.get("disposition", {})
     width, height = int(stream.get("width", 0)), int(stream.get("height", 0))
@@ -151,6 +157,7 @@ def _video(stream: Mapping[str, Any], path: Path) -> VideoStream | None:
     shown = (max(1, round(width * (_ratio(stream.get("sample_aspect_ratio")) or 1.0))), height)
     return VideoStream(
         path=path,
+        begin=begin,
         index=int(stream["index"]),
         codec=stream["codec_name"],
         width=shown[1] if _lies_on_side(stream) else shown[0],
@@ -167,9 +174,13 @@ def _lies_on_side(stream: Mapping[str, Any]) -> bool:
     return bool(turns) and abs(abs(int(turns[0])) % 180 - 90) < 45
 
 
-def _audio(stream: Mapping[str, Any], path: Path) -> AudioStream:
+def _audio(stream: Mapping[str, Any], path: Path, begin: float) -> AudioStream:
     return AudioStream(
-        path=path, index=int(stream["index"]), codec=stream["codec_name"], duration=_seconds(stream, "duration")
+        path=path,
+        begin=begin,
+        index=int(stream["index"]),
+        codec=stream["codec_name"],
+        duration=_seconds(stream, "duration"),
     )
 
 
@@ -191,8 +202,13 @@ def _ratio(text: str | None) -> float | None:
 
 def _seconds(part: Mapping[str, Any], name: str) -> float | None:
     """A time that is told, if it is a positive number."""
+    seconds = _number(part, name)
+    return seconds if seconds is not None and seconds > 0 else None
+
+
+def _number(part: Mapping[str, Any], name: str) -> float | None:
     try:
-        seconds = float(part[name])
+        number = float(part[name])
     except (KeyError, ValueError):
         return None
-    return seconds if math.isfinite(seconds) and seconds > 0 else None
+    return number if math.isfinite(number) else None

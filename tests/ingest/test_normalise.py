@@ -218,7 +218,7 @@ def test_one_that_hides_how_long_it_is_is_skipped_too(make: Make, normalised: No
 @given(st.integers(1, 8192), st.integers(1, 8192), st.integers(16, 512))
 def test_a_proxy_is_even_not_larger_and_in_proportion(width: int, height: int, short_side: int) -> None:
     video = VideoStream(
-        path=Path(), index=0, codec="", width=width, height=height, coded_pixels=1, fps=None, duration=None
+        path=Path(), begin=0.0, index=0, codec="", width=width, height=height, coded_pixels=1, fps=None, duration=None
     )
     ours = proxy_size(video, short_side)
     assert all(side % 2 == 0 and side >= 2 for side in ours)

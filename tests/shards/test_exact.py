@@ -50,10 +50,12 @@ def made(folder: Path, name: str, arguments: tuple[str, ...]) -> Path:
     return folder / name
 
 
-def proxy_of(source: Path) -> Path:
+def proxy_of(source: Path, sound: Path | None = None) -> Path:
     folder = source.parent / "work"
     folder.mkdir()
     found = probe(source, folder, find_ffmpeg())
+    if sound:
+        found = found.with_sound(probe(sound, folder, find_ffmpeg()))
     return normalise(found, folder / "proxy.mp4", NormaliseSettings(), find_ffmpeg()).path
 
 
@@ -117,6 +119,19 @@ def test_a_clip_shows_and_sounds_what_the_source_does(case: str, tmp_path: Path)
             assert clip.end >= end
             check_pictures(clip, shown)
             check_sound(clip, beeps)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_picture_and_sound_in_two_files_keep_their_clock(case: str, tmp_path: Path) -> None:
+    source = made(tmp_path, *CASES[case])
+    shown, beeps = seen(source), heard(source)
+    apart = ("-copyts", "-i", str(source), "-c", "copy", "-avoid_negative_ts", "disabled")
+    picture = made(tmp_path, f"picture{source.suffix}", (*apart, "-map", "0:v"))
+    sound = made(tmp_path, f"sound{source.suffix}", (*apart, "-map", "0:a"))
+    with Proxy(proxy_of(picture, sound)) as proxy:
+        for start, end in WINDOWS:
+            check_pictures(proxy.cut(start, end), shown)
+            check_sound(proxy.cut(start, end), beeps)
 
 
 def test_what_an_edit_list_hides_is_in_no_clip(tmp_path: Path) -> None:
