@@ -9,12 +9,14 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import typer
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from sayso.config import nested_model
 
 _MADE = "<!-- Written by `make docs`; do not edit. -->"
 
@@ -58,6 +60,8 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
             yield from _rows(field.annotation, f"{key}.")
         else:
             yield f"| `{key}` | {_type(field)} | {_default(field)} | {field.description or ''} |"
+            item = nested_model(field.annotation) if get_origin(field.annotation) is list else None
+            yield from _rows(item, f"{key}[].") if item else ()
 
 
 _LIMITS = {"gt": "> ", "ge": "≥ ", "lt": "< ", "le": "≤ "}
@@ -82,10 +86,19 @@ def _default(field: FieldInfo) -> str:
     value: Any = field.get_default(call_default_factory=True)
     if value is None:
         return "none"
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    text = yaml.safe_dump(value if not isinstance(value, tuple) else list(value), default_flow_style=True)
+    text = yaml.safe_dump(_plain(value), default_flow_style=True, width=10_000)
     return "`" + text.removesuffix("...\n").strip().replace("|", "\\|") + "`"
+
+
+def _plain(value: Any) -> Any:
+    """A default as YAML has it; of models in a list what is not as usual."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, (list, tuple)):
+        return [
+            item.model_dump(mode="json", exclude_unset=True) if isinstance(item, BaseModel) else item for item in value
+        ]
+    return value
 
 
 def commands() -> str:
