@@ -57,6 +57,12 @@ def steps_per_epoch(settings: DataSettings, reader: ClipReader) -> int:
     return steps
 
 
+def first_clips(settings: DataSettings) -> Iterator[tuple[str, Clip]]:
+    """A clip of each source, with the source's URL: what its samples have."""
+    for source in settings.sources:
+        yield source.url, next(iter(ClipReader([source], settings=settings.clips, seed=0)))
+
+
 class Batches:
     """This rank's micro-batches, from any step on: `settings.accumulate` of them a step."""
 

@@ -177,6 +177,7 @@ def save(run: Run, step: int) -> None:
         words=embedding.num_embeddings,
         word_dim=embedding.embedding_dim,
         step=step,
+        normalised=recipe.objective.normalised,
     )
     trained = Trained(run.task.model, run.batches.vocabulary, card)
     reached = Latest(step=step, reader=run.batches.state(step))

@@ -11,6 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sayso.config import named
+from sayso.errors import ConfigError
+from shards.clips import Clip
 from train.models.gated import GatedSettings, GatedVideoText
 from train.models.video_text import VideoText, VideoTextSettings
 from train.objectives.mil_nce import MILNCE, MILNCESettings
@@ -31,6 +33,21 @@ def make_model(settings: VideoTextSettings | GatedSettings, *, words: int, word_
 def make_objective(settings: MILNCESettings | RankingSettings) -> MILNCE | Ranking:
     """The objective of these settings."""
     return Ranking(settings) if isinstance(settings, RankingSettings) else MILNCE(settings)
+
+
+def check_clip(settings: VideoTextSettings | GatedSettings, clip: Clip, url: str) -> None:
+    """ConfigError where clips of the export at `url` do not have what the model looks at."""
+    if not isinstance(settings, GatedSettings):
+        if not clip["frames"].numel():
+            raise ConfigError(f"model.name {settings.name} looks at frames, and {url} has none; export clips")
+        return
+    if "features" not in clip:
+        raise ConfigError(f"model.name gated looks at features, and {url} has none; export them with kind=features")
+    found = clip["features"].shape[-1]
+    if found != settings.features:
+        raise ConfigError(
+            f"model.streams {settings.streams} are {settings.features} numbers a clip, and those of {url} have {found}"
+        )
 
 
 class Task(nn.Module):

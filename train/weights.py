@@ -29,6 +29,8 @@ class ModelCard(Settings):
     words: int
     word_dim: int
     step: int
+    normalised: bool = False
+    """Whether embeddings are to be compared by the cosine."""
 
 
 @dataclass(frozen=True)

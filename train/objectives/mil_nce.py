@@ -16,7 +16,7 @@ are made block by block, and made again in backward: memory is what the embeddin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -35,6 +35,8 @@ _BLOCK_SCORES = {"cpu": 1 << 20}
 
 class MILNCESettings(Settings):
     """Which of the two published denominators is used, and how much is computed at once."""
+
+    normalised: ClassVar[bool] = False
 
     name: Literal["mil_nce"] = Field("mil_nce", description="clips against bags of narrations")
     denominator: Denominator = Field("paper", description="positives once (paper) or twice (release) in it")
