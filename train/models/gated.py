@@ -9,6 +9,7 @@ pooled over the clip, L2-normalised, the streams side by side. So a step is a fe
 norm: the authors' release has one, but never calls it. Modules of a unit carry the release's names (fc, cg.fc).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -17,6 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from sayso.config import Settings
+from train.models.released import copy_strictly
 from train.models.text import TextSettings, WordVectors, max_over_words
 
 
@@ -93,3 +95,21 @@ class GatedVideoText(nn.Module):
         """Float (..., F), each stream of length 1 -> (..., embedding) of length 1."""
         embedding: Tensor = self.video(features)
         return embedding
+
+
+_RELEASED = {"GU_video.": "video.", "GU_text.": "text.unit.", "text_pooling.": "text."}
+_UNUSED = ".cg.batch_norm."
+
+
+def load_howto100m_ranking(model: GatedVideoText, state_dict: Mapping[str, Tensor]) -> None:
+    """Load the weights that the authors released; the word vectors, which are not among them, stay as they are.
+
+    Strict but for the batch norms that the release never calls. InputError where the weights are of another model.
+    """
+    state: dict[str, Tensor] = {}
+    for name, weight in state_dict.items():
+        tower = next((begin for begin in _RELEASED if name.startswith(begin)), None)
+        if _UNUSED not in name:
+            state[_RELEASED[tower] + name.removeprefix(tower) if tower else name] = weight
+    wanted = {name: weight for name, weight in model.state_dict().items() if not name.startswith("text.word_embd.")}
+    copy_strictly(state, wanted, hint="the released model has embedding=6144 and text.hidden=6144")
