@@ -115,6 +115,7 @@ _stage_command("fetch", "Fetch what was discovered and normalise it to proxies."
 _stage_command("transcribe", "Transcribe the speech of fetched videos with Whisper.")
 _stage_command("captions", "Read the captions that came with fetched videos.")
 _stage_command("align", "Make narrations: sentences with times, kept or dropped with a reason.")
+_stage_command("features", "Compute what frozen models see in fetched videos, and store it; see docs/features.md.")
 _stage_command("images", "Fetch the pictures of discovered documents and make them JPEGs of our own.")
 _stage_command("shard", "Plan shards over what is kept, cut the clips and publish the tars.")
 
@@ -283,7 +284,7 @@ def retry_command(
 
 @app.command()
 def replay(
-    stage: Annotated[str, typer.Argument(help="fetch, transcribe, captions, align, images or shard.")],
+    stage: Annotated[str, typer.Argument(help="fetch, transcribe, captions, align, features, images or shard.")],
     row_id: Annotated[str, typer.Argument(metavar="ID", help="The row's id, as `sayso failures` shows it.")],
     root: RootOption,
     overrides: Overrides = None,

@@ -9,7 +9,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import typer
 import yaml
@@ -62,6 +62,8 @@ def _rows(model: type[BaseModel], prefix: str, only: str = "") -> Iterator[str]:
             yield from _choice(field, f"{key}.")
         else:
             yield f"| `{key}` | {_type(field)} | {_default(field)} | {only}{field.description or ''} |"
+            for item in nested_models(field.annotation) if get_origin(field.annotation) is list else []:
+                yield from _rows(item, f"{key}[].", only)
 
 
 def _choice(field: FieldInfo, prefix: str) -> Iterator[str]:
@@ -99,10 +101,19 @@ def _default(field: FieldInfo) -> str:
     value: Any = field.get_default(call_default_factory=True)
     if value is None:
         return "none"
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    text = yaml.safe_dump(value if not isinstance(value, tuple) else list(value), default_flow_style=True)
+    text = yaml.safe_dump(_plain(value), default_flow_style=True, width=10_000)
     return "`" + text.removesuffix("...\n").strip().replace("|", "\\|") + "`"
+
+
+def _plain(value: Any) -> Any:
+    """A default as YAML has it; of models in a list what is not as usual."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, (list, tuple)):
+        return [
+            item.model_dump(mode="json", exclude_unset=True) if isinstance(item, BaseModel) else item for item in value
+        ]
+    return value
 
 
 def commands() -> str:

@@ -1,6 +1,7 @@
 """The ingestion as one visible list of steps, and its configuration as one YAML file.
 
 discover -> fetch -> transcribe, captions -> align ┐
+                  -> features                      ┤
 discover -> images                                 ┴-> (plan) shard -> manifest
 """
 
@@ -39,6 +40,7 @@ from sayso.stage import Stage
 from shards.plan import Totals, propose, summarise
 from shards.settings import ShardSettings
 from shards.stage import MakeShards
+from train.features.settings import FeaturesSettings
 
 # The configuration of the newest run, kept in the root: status and replay read it.
 CONFIG_KEY = "pipeline.yaml"
@@ -64,6 +66,7 @@ class Pipeline(Settings):
     transcribe: TranscribeSettings = TranscribeSettings()
     captions: CaptionsSettings = CaptionsSettings()
     align: AlignSettings = AlignSettings()
+    features: FeaturesSettings = FeaturesSettings()
     images: ImagesSettings = ImagesSettings()
     shard: ShardSettings = ShardSettings()
     engine: EngineSettings = EngineSettings()
@@ -81,7 +84,8 @@ def load_pipeline(
 def stages_of(root: Root, pipeline: Pipeline | None = None) -> list[Stage[Any, Any]]:
     """The stages in the order of the data's way; by default as the root's newest run configured them.
 
-    Those of documents are among them where there are documents, and those of videos unless there are only documents.
+    Those of documents are among them where there are documents, and those of videos unless there are only documents;
+    features where the configuration names models for them.
     """
     pipeline = pipeline or recorded(root)
     with_documents = bool(pipeline.documents) or root.table(Page).exists()
@@ -91,6 +95,7 @@ def stages_of(root: Root, pipeline: Pipeline | None = None) -> list[Stage[Any, A
         Transcribe(root, pipeline.transcribe),
         Captions(root, pipeline.captions),
         Align(root, pipeline.align),
+        *_features(root, pipeline),
     ]
     of_documents = [Images(root, pipeline.images, pipeline.sites)]
     return [
@@ -98,6 +103,15 @@ def stages_of(root: Root, pipeline: Pipeline | None = None) -> list[Stage[Any, A
         *(of_documents if with_documents else ()),
         MakeShards(root, pipeline.shard),
     ]
+
+
+def _features(root: Root, pipeline: Pipeline) -> list[Stage[Any, Any]]:
+    if not pipeline.features.wanted:
+        return []
+    # Torch takes seconds to import, which an ingestion without features need not wait for.
+    from train.features.stage import MakeFeatures
+
+    return [MakeFeatures(root, pipeline.features)]
 
 
 def recorded(root: Root, overrides: Sequence[str] = ()) -> Pipeline:
@@ -115,7 +129,7 @@ def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bar
     Raises what stops a run; everything settled before that is kept, and the same call goes on from there.
     """
     stages = stages_of(root, pipeline)
-    chosen = [stage for stage in stages if only is None or stage.name in only]
+    chosen = _chosen(stages, pipeline, only)
     if not chosen and only != ["discover"]:
         known = ", ".join(stage.name for stage in stages)
         raise InputError(
@@ -132,6 +146,13 @@ def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bar
             keep_configuration(root, pipeline, engine.run_id)
         engine.run(chosen, bars.watch)
     return stages
+
+
+def _chosen(stages: Sequence[Stage[Any, Any]], pipeline: Pipeline, only: Sequence[str] | None) -> list[Stage[Any, Any]]:
+    """All stages, or those named. ConfigError where one is named that the configuration has nothing for."""
+    if only is not None and "features" in only:
+        pipeline.features.check()
+    return [stage for stage in stages if only is None or stage.name in only]
 
 
 def keep_configuration(root: Root, pipeline: Pipeline, run_id: str) -> None:
@@ -182,7 +203,7 @@ def _discover_documents(root: Root, pipeline: Pipeline, bars: Bars) -> Recorded:
 def describe(pipeline: Pipeline, url: str, only: Sequence[str] | None) -> dict[str, Any]:
     """What `--dry-run` prints: the resolved configuration, the stages with their needs, and what is pending."""
     root = Root(url)
-    stages = [stage for stage in stages_of(root, pipeline) if only is None or stage.name in only]
+    stages = _chosen(stages_of(root, pipeline), pipeline, only)
     return {
         "root": root.url,
         "would": [_would(root, stage, pipeline) for stage in stages],

@@ -1,6 +1,7 @@
 """`sayso verify --repair`: make again what can be made again, in an order in which each step finds what it needs.
 
-    settings -> logs -> rows of broken files -> proxies and pictures -> shards -> manifests -> what nobody vouches for
+    settings -> logs -> rows of broken files -> proxies and pictures -> features -> shards -> manifests
+    -> what nobody vouches for
 
 What is made again is made by the stage that made it, from its input: bytes that its row knows where nothing changed;
 where the source gives others now, the row is replaced and that is said. Nothing is thrown away that only a site or a
@@ -30,10 +31,10 @@ from sayso.engine import attempt
 from sayso.engine.lease import EVERYTHING, lease
 from sayso.engine.outcome import Done, Failed
 from sayso.engine.run import new_run_id
-from sayso.errors import CorruptObject, SaysoError
+from sayso.errors import ConfigError, CorruptObject, SaysoError
 from sayso.rewrite import batches, cut_log, rewrite, take_out
 from sayso.root import MARK, Root, mark_of_root
-from sayso.rows import Failure, Row, Run, Shard
+from sayso.rows import Failure, Features, Row, Run, Shard
 from sayso.sealed import check_lines, sealed_json
 from sayso.stage import Stage
 from sayso.storage import hash_stream
@@ -143,7 +144,7 @@ def _mend_table(work: _Work, report: TableReport) -> None:
 
 def _comes_again(root: Root, model: type[Row]) -> bool:
     """Whether a stage makes a table's rows again where they are gone, or nothing depends on them."""
-    return model in (Failure, Run, *(stage.writes for stage in stages_of(root, Pipeline())))
+    return model in (Failure, Run, Features, *(stage.writes for stage in stages_of(root, Pipeline())))
 
 
 def _mend_log(root: Root, report: TableReport) -> str | None:
@@ -170,9 +171,10 @@ def _version(key: str) -> int:
 
 
 def _make_objects(work: _Work, broken: list[Broken]) -> None:
-    """Proxies and pictures, and then the shards that are cut from them."""
+    """Proxies and pictures, then what is made of them: features, and after those shards."""
+    later: list[type[Row]] = [Features, Shard]
     rows = {(type(each.row).table, *_key(each.row)): each.row for each in broken}
-    for row in sorted(rows.values(), key=lambda row: isinstance(row, Shard)):
+    for row in sorted(rows.values(), key=lambda row: later.index(type(row)) + 1 if type(row) in later else 0):
         key = "/".join(_key(row))
         work.note(f"{type(row).table} {key}", _make_again(work, row, key))
 
@@ -209,7 +211,12 @@ def _stage_of(root: Root, row: Row) -> Stage[Any, Any]:
     # With other settings it would make other bytes.
     if root.storage.exists(CONFIG_KEY):
         check_lines(root.storage.read(CONFIG_KEY), CONFIG_KEY)
-    return next(stage for stage in stages_of(root) if stage.writes is type(row))
+    stage = next((stage for stage in stages_of(root) if stage.writes is type(row)), None)
+    if stage is None:
+        raise ConfigError(
+            f"the newest configuration has no stage for it; run `sayso {type(row).table}` with one that has"
+        )
+    return stage
 
 
 def _replace(root: Root, row: Row, stage: Stage[Any, Any], key: str, made: dict[str, Any]) -> None:

@@ -38,10 +38,10 @@ def decode(data: bytes, times: Sequence[float], crop: Crop) -> Pixels:
     """
     out = np.empty((len(times), crop.size, crop.size, 3), dtype=np.uint8)
     done = 0
-    cutter: _Cutter | None = None
+    cutter: Cutter | None = None
     with opened(data) as container:
         for frame, count in _shown(container, times):
-            cutter = cutter or _Cutter(frame, crop)
+            cutter = cutter or Cutter(frame, crop)
             out[done].reshape(crop.size, 3 * crop.size)[:] = cutter(frame)
             out[done + 1 : done + count] = out[done]
             done += count
@@ -60,7 +60,7 @@ def opened(data: bytes) -> Iterator[InputContainer]:
         raise CorruptObject(f"clip cannot be decoded ({error.strerror})") from None
 
 
-class _Cutter:
+class Cutter:
     """Cuts the same part out of each picture of a film and makes RGB of it.
 
     Cutting and mirroring first, in the film's own colours, takes half the time of doing so with whole RGB pictures.

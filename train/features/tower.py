@@ -1,0 +1,86 @@
+"""S3D-G's mixed_5c, the mean over time and space before the joint embedding: of a file of weights as they were released
+with MIL-NCE, with either stem, or of a folder of `sayso train`.
+"""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sayso.errors import InputError, ModelNotFound
+from sayso.storage import hash_file
+from shards.crop import Crop
+from train.data import frames_to_device
+from train.features.frozen import FrozenModel, Look, first_line
+from train.features.windows import Sight
+from train.models.s3dg import S3DG, load_howto100m
+from train.run import latest_model
+from train.weights import CARD, WEIGHTS, load_model
+
+_RELEASED = Sight(Crop(size=224, short_side=224), frames=32, frame_fps=10.0)
+
+
+class S3D(FrozenModel):
+    """A window of frames at a time."""
+
+    def _find(self) -> tuple[Sight, str]:
+        path = Path(self.wanted).expanduser()
+        sight = _RELEASED
+        if path.is_dir():
+            path = latest_model(path)
+            clips = load_model(path).card.clips
+            sight = Sight(Crop(size=clips.size, short_side=clips.scaled_short_side), clips.frames, clips.fps)
+            path = path / WEIGHTS
+        if not path.is_file():
+            raise ModelNotFound(
+                f"stream {self.settings.name}: no {self.wanted}; "
+                "give a file of S3D weights (HowTo100M), or a run's folder"
+            )
+        self.path = path.resolve()
+        sight = self._as_asked(sight)
+        return sight, f"s3d {hash_file(path)[0][:16]}, {sight}"
+
+    def _as_asked(self, sight: Sight) -> Sight:
+        own, crop = self.settings, sight.crop
+        if own.size or own.short_side:
+            size = own.size or crop.size
+            crop = Crop(size=size, short_side=own.short_side or size)
+        return Sight(crop, own.frames or sight.frames, own.frame_fps or sight.frame_fps)
+
+    def load(self, device: torch.device) -> Look:
+        """The tower, without text and joint embedding."""
+        has_card = (self.path.parent / CARD).is_file() and self.path.name == WEIGHTS
+        tower = (_trained(self.path.parent) if has_card else _released(self.path)).eval().to(device)
+
+        def look(windows: Tensor) -> Tensor:
+            found: Tensor = tower(frames_to_device(windows, device))["mixed_5c"]
+            return found.float().cpu()
+
+        return look
+
+
+def _trained(folder: Path) -> S3DG:
+    tower = load_model(folder).model.video
+    if not isinstance(tower, S3DG):
+        raise InputError(f"{folder}: has no S3D-G, it was trained on features itself")
+    return tower
+
+
+def _released(path: Path) -> S3DG:
+    """The tower of a released state; its stem is told by its first convolution."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: not weights that can be read without running code ({first_line(error)})") from None
+    inner = state.get("state_dict", state) if isinstance(state, Mapping) else {}
+    first = next((weight for name, weight in inner.items() if name.endswith("conv1.conv1.weight")), None)
+    if not isinstance(first, Tensor) or first.ndim != 5:
+        raise InputError(f"{path}: not weights of S3D-G, conv1.conv1.weight is not there")
+    model = S3DG("space_to_depth" if first.shape[1] == 24 else "plain")
+    try:
+        load_howto100m(model, state)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return model
