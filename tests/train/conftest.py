@@ -1,4 +1,4 @@
-"""A small root whose videos each show one colour and one motion and are narrated by its name."""
+"""Small roots: one whose videos each show one colour and are narrated by its name, one that has features alone."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from sayso.ids import narration_id
 from sayso.root import Root
-from sayso.rows import Media, Narration, Row, Shard, SourceFacts, Video
+from sayso.rows import Features, FeatureStream, Media, Narration, Row, Shard, SourceFacts, Video
+from shards.features import npy
 from shards.settings import ShardSettings
 from shards.stage import MakeShards
 from tests.films import COLOURS, film
 from train.launch import TrainResult, launch
 
 SECONDS = 8.0
+THINGS = ("apple", "bolt", "carrot", "drum", "egg", "flute", "glove", "hammer", "iron", "jar", "kettle", "ladder")
+SCENES = 6
+"""Things of a video, each shown for two seconds, and one second of nothing behind it."""
+STREAMS = {"2d": (1.0, 10), "3d": (1.5, 6)}
 
 
 @pytest.fixture(autouse=True)
@@ -54,21 +60,22 @@ def _media(video: str, data: bytes) -> Media:
     )
 
 
+def _narration(video: str, start: float, text: str) -> Narration:
+    return Narration(
+        narration_id=narration_id(video, "test", start),
+        video_id=video,
+        start=start,
+        end=start + 2.0,
+        text=text,
+        source="test",
+        language="en",
+        kept=True,
+    )
+
+
 def _narrations(video: str, colour: str) -> list[Narration]:
     texts = [f"now the {colour} one moves", f"look how {colour} it is", f"that is {colour}, thank you"]
-    return [
-        Narration(
-            narration_id=narration_id(video, "test", start),
-            video_id=video,
-            start=start,
-            end=start + 2.0,
-            text=text,
-            source="test",
-            language="en",
-            kept=True,
-        )
-        for start, text in zip((0.5, 3.0, 5.5), texts, strict=True)
-    ]
+    return [_narration(video, start, text) for start, text in zip((0.5, 3.0, 5.5), texts, strict=True)]
 
 
 @pytest.fixture(scope="session")
@@ -87,12 +94,52 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Root:
         _append(root, [Video(video_id=video, url=f"file:///{video}") for video in ids])
         _append(root, media)
         _append(root, [row for video in ids for row in _narrations(video, name)])
-    make = MakeShards(root, ShardSettings(export="clips", val=0, test=0.25, samples_per_shard=20))
+    _make_shards(root, ShardSettings(export="clips", val=0, test=0.25, samples_per_shard=20))
+    return root
+
+
+def _make_shards(root: Root, settings: ShardSettings) -> None:
+    make = MakeShards(root, settings)
     make.begin()
     for plan in make.inputs(make.input_keys().to_pylist()):
         _append(root, make(plan))
     make.end()
     assert {row.split for row in root.table(Shard).rows()} == {"train", "test"}
+
+
+def _features(root: Root, video: str, things: list[str]) -> Features:
+    """What a model that knows the things makes of a video: a direction a thing, one of the video's own, and noise."""
+    own, streams = np.random.default_rng([*video.encode()]), []
+    for number, (name, (fps, dim)) in enumerate(STREAMS.items()):
+        directions = np.random.default_rng(number).normal(size=(len(THINGS), dim))
+        rows = own.normal(scale=0.3, size=dim) + own.normal(scale=0.1, size=(round(3 * SCENES * fps), dim))
+        for row, seen in enumerate(rows):
+            scene, second = divmod(row / fps, 3)
+            if second < 2:
+                seen += directions[THINGS.index(things[int(scene)])]
+        stored = root.storage.put_bytes(npy(rows.astype(np.float16)), f"media/{video[5:]}/features/{name}.npy")
+        streams.append(
+            FeatureStream(**stored.model_dump(), name=name, rows=len(rows), dim=dim, fps=fps, model="made up")
+        )
+    return Features(video_id=video, streams=streams)
+
+
+def things_of(number: int) -> list[str]:
+    """What video `number` of the features' root shows, in its order."""
+    return [THINGS[i] for i in np.random.default_rng(number).permutation(len(THINGS))[:SCENES].tolist()]
+
+
+@pytest.fixture(scope="session")
+def features_root(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """Forty videos without a proxy, each with six narrations of what its features show then, in an export `rows`."""
+    root = Root(str(tmp_path_factory.mktemp("features") / "root")).create()
+    videos = {f"demo:f{number}": things_of(number) for number in range(40)}
+    _append(root, [Video(video_id=video, url=f"file:///{video[5:]}.mp4") for video in videos])
+    _append(root, [_media(video, b"none").model_copy(update={"duration": 3.0 * SCENES}) for video in videos])
+    _append(root, [_features(root, video, things) for video, things in videos.items()])
+    said = [(video, 3.0 * scene, thing) for video, things in videos.items() for scene, thing in enumerate(things)]
+    _append(root, [_narration(video, start, f"here is the {thing} now") for video, start, thing in said])
+    _make_shards(root, ShardSettings(export="rows", kind="features", min_window=2, val=0, test=0.4))
     return root
 
 

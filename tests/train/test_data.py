@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sayso.errors import ConfigError
-from train.data import Batches, frames_to_device, narrations, open_reader
+from sayso.root import Root
+from train.data import Batches, frames_to_device, narrations, open_reader, to_device
 from train.recipe import DataSettings, load_recipe
 from train.vocabulary import Vocabulary
 
@@ -57,6 +58,33 @@ def test_a_batch_holds_words_and_which_candidates_are_there(small_recipe: Path) 
     assert batch["mask"].tolist() == [[True] * 3 + [False] * 2] * 16  # a video has three narrations
     assert batch["tokens"][batch["mask"]].gt(0).any(dim=1).all()
     assert batch["tokens"][~batch["mask"]].eq(0).all()
+
+
+def test_clips_of_one_video_have_one_number_on_all_ranks(small_recipe: Path) -> None:
+    settings = data_settings(small_recipe)
+    numbers: dict[str, set[int]] = {}
+    for rank in range(2):
+        reader = open_reader(settings, seed=1, rank=rank, world_size=2)
+        for batch in Batches(reader, Vocabulary(["red"], 8), settings).from_step(0, 2):
+            assert batch["videos"].dtype == torch.int64
+            for key, number in zip(batch["keys"], batch["videos"].tolist(), strict=True):
+                numbers.setdefault(key.rpartition("-")[0], set()).add(number)
+    assert len(numbers) > 5
+    assert all(len(found) == 1 for found in numbers.values())
+    assert len(set.union(*numbers.values())) == len(numbers)
+
+
+def test_a_batch_of_features_has_no_frames(features_root: Root) -> None:
+    where = {"root": features_root.url, "export": "rows", "batch": 4, "clips": {"pairs": 3}}
+    settings = DataSettings.model_validate(where)
+    batch = next(Batches(open_reader(settings, seed=0), Vocabulary(["egg"], 8), settings).from_step(0, 1))
+    assert {name: tuple(value.shape) for name, value in batch.items() if name != "keys"} == {
+        "features": (4, 3, 16),
+        "tokens": (4, 3, 8),
+        "mask": (4, 3),
+        "videos": (4,),
+    }
+    assert to_device(batch, torch.device("cpu")).keys() == batch.keys()
 
 
 def test_each_narration_counts_once_in_the_vocabulary(small_recipe: Path) -> None:

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sayso.config import Settings
-from sayso.errors import InputError
+from train.models.released import copy_strictly
 
 # Channels of the branches of a block: 1x1 | 1x1 -> 3x3x3 | 1x1 -> 3x3x3 | pool -> 1x1.
 Branches = tuple[int, int, int, int, int, int]
@@ -236,23 +236,8 @@ def load_howto100m(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
     wanted = howto100m_state(model)
     if isinstance(model, S3DG):
         state = {name: weight for name, weight in state.items() if name not in _TEXT_NAMES}
-    differing = sorted(
-        [f"{name} is not there" for name in wanted.keys() - state.keys()]
-        + [f"{name} is of no use" for name in state.keys() - wanted.keys()]
-        + [
-            f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
-            for name in wanted.keys() & state.keys()
-            if state[name].shape != wanted[name].shape
-        ]
-    )
-    if differing:
-        raise InputError(
-            f"the weights are not this model's in {len(differing)} entries, the first: {differing[0]}; the released "
-            "inference weights have stem=space_to_depth, those of the training release stem=plain"
-        )
-    with torch.no_grad():
-        for name, weight in state.items():
-            wanted[name].copy_(weight)
+    hint = "the released inference weights have stem=space_to_depth, those of the training release stem=plain"
+    copy_strictly(state, wanted, hint=hint)
 
 
 def howto100m_state(model: nn.Module) -> dict[str, Tensor]:
