@@ -137,9 +137,10 @@ class Member(Node):
                 self._lines.append(line)
 
     def _end_without_driver(self) -> None:
-        while time.monotonic() - self._asked < SILENCE:
+        while self.poll() is None:
+            if time.monotonic() - self._asked > SILENCE:
+                super().end()
             time.sleep(1.0)
-        super().end()
 
     def ask(self) -> tuple[bytes, int | None]:
         """What the ranks have said since the last call, and the launcher's exit code; None while it runs."""

@@ -19,6 +19,7 @@ from train.recipe import Recipe, load_recipe
 from train.run import Plan
 from train.stopping import at_once, interrupted_at_once, refuse_if_stopped, refuse_if_told, signals_caught
 
+TOGETHER = 30.0  # seconds between the ends of the first and the last machine's ranks, at most
 HOPELESS = (2, GAVE_UP)  # exit codes after which another start would end as this one did
 
 
@@ -79,7 +80,7 @@ class Here:
     """This machine alone."""
 
     elsewhere = False
-    names = ("this machine",)
+    names: Sequence[str] = ("this machine",)
 
     def __init__(self, recipe: Recipe) -> None:
         self._node = Node(recipe)
@@ -162,7 +163,7 @@ def _attempt(machines: Machines, recipe: Recipe, caught: list[int]) -> tuple[Pla
         codes = watch(machines.nodes, caught)
         judge(codes, caught, machines)
         reached = machines.reached()
-        if reached.step < plan.total:  # a launcher that is killed lets its own starter believe that all went well
+        if reached.step < plan.total:  # all launchers were killed, each of which then ends with code 0
             raise Crashed(f"the ranks ended after step {reached.step} of {plan.total} at the latest")
         return plan, reached
     finally:
@@ -175,13 +176,15 @@ def watch(nodes: Sequence[Ranks], caught: Sequence[int]) -> list[int | None]:
     SIGTERM, as schedulers and spot instances send it, is passed on: the ranks take the step to its end, write a
     checkpoint and leave. Whoever sent it decides how long that may take, and kills us when it took too long.
     """
-    told = False
+    told, all_running = False, time.monotonic()
     while True:
         codes = [node.poll() for node in nodes]
-        if None not in codes or any(code not in (None, 0, RESUME) for code in codes):
+        if None not in codes or any(code not in (None, 0, RESUME) for code in codes) or at_once(caught):
             return codes
-        if at_once(caught):
-            return codes
+        if all(code is None for code in codes):
+            all_running = time.monotonic()
+        elif time.monotonic() - all_running > TOGETHER:
+            return codes  # a launcher that is killed ends with code 0, and the others wait for its ranks
         if caught and not told:
             told = True
             say("SIGTERM: writing a checkpoint after this step; a second one, or Ctrl-C, ends at once")
@@ -201,13 +204,11 @@ def judge(codes: Sequence[int | None], caught: Sequence[int], machines: Machines
     preempted = all(code in (None, 0, RESUME) for code in codes)
     if caught or (preempted and not machines.elsewhere):
         raise Preempted("training was stopped by SIGTERM; the same command goes on from the last checkpoint")
-    ended = [f"{name} {_ending(code)}" for name, code in zip(machines.names, codes, strict=True) if code]
-    raise Crashed(f"training was cut short: {', '.join(ended)}")
+    ended = {name: code for name, code in zip(machines.names, codes, strict=True) if code is not None}
+    too_soon = {name: code for name, code in ended.items() if code} or ended
+    raise Crashed(f"training was cut short: {', '.join(f'{name} {_ending(code)}' for name, code in too_soon.items())}")
 
 
 def _ending(code: int) -> str:
-    if code == LOST:
-        return "was lost"
-    if code == RESUME:
-        return "was told to leave"
-    return f"ended with code {code}"
+    special = {LOST: "was lost", RESUME: "was told to leave", 0: "ended long before the others"}
+    return special.get(code, f"ended with code {code}")

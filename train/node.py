@@ -84,7 +84,7 @@ class Node:
                 env=rank_environment(self.recipe, self.address, own_folders=self.own_folders),
                 stdin=subprocess.PIPE,
                 stdout=self._said(),
-                stderr=self._said(),
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
 

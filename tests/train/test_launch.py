@@ -263,7 +263,9 @@ def test_zero_begins_with_the_same_losses_and_goes_on_where_it_was(
     assert {name: value.shape for name, value in trained.model.state_dict().items()} == {
         name: value.shape for name, value in load_model(Path(straight.model)).model.state_dict().items()
     }
-    with pytest.raises(ConfigError, match=r"engine\.ranks times engine\.nodes is 2 in .* and 1 here: with ZeRO a checkpoint fits only"):
+    with pytest.raises(
+        ConfigError, match=r"engine\.ranks times engine\.nodes is 2 in .* and 1 here: with ZeRO a checkpoint fits only"
+    ):
         launch(small_recipe, [*overrides, "engine.ranks=1"])
 
 

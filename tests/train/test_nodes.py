@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster import Node, RayCluster, free_port, living
-from train.launch import TrainResult, launch
+from sayso.errors import ConfigError, Crashed, Preempted, Stopped, WorkFailed
+from tests.cluster import Node, RayCluster, living
+from train.distributed import GAVE_UP, RESUME
+from train.launch import Here, TrainResult, judge, launch
 from train.metrics import read_metrics
+from train.node import LOST
 from train.run import latest
+from train.weights import load_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 24
@@ -65,7 +70,7 @@ def training(nodes: Sequence[Node], what: str = "") -> list[psutil.Process]:
             line = " ".join(process.cmdline())
         except psutil.NoSuchProcess:
             continue
-        if ("train.worker" in line) and what in line:
+        if "train.worker" in line and what in line:
             found.append(process)
     return found
 
@@ -81,7 +86,8 @@ def all_ended(processes: Sequence[psutil.Process], what: str) -> None:
     while any(living(process.pid) for process in processes):
         assert time.monotonic() - began < ENDED_WITHIN
         time.sleep(0.02)
-    print(f"{what}: all {len(processes)} processes ended within {time.monotonic() - began:.2f} s")
+    took = time.monotonic() - began
+    print(f"{what}: all {len(processes)} processes ended within {took:.2f} s")  # noqa: T201  # to be seen with -s
 
 
 def starts_of(folder: Path) -> list[int]:
@@ -97,7 +103,7 @@ def test_a_job_on_two_machines_outlives_a_killed_rank_and_a_lost_machine(
     cluster: RayCluster, one_machine: TrainResult, small_recipe: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    command = ["train", small_recipe, f"output.folder={folder}", *SHORT, *TWO_NODES]
+    command: list[str | Path] = ["train", small_recipe, f"output.folder={folder}", *SHORT, *TWO_NODES]
     job = sayso(cluster, "submit", "--id", "two-nodes", "--", *command)
     wait_for(lambda: latest(folder / "checkpoints").step >= 4, job)
     everything = training(cluster.nodes)
@@ -109,16 +115,135 @@ def test_a_job_on_two_machines_outlives_a_killed_rank_and_a_lost_machine(
     again = starts_of(folder)[1]
     wait_for(lambda: latest(folder / "checkpoints").step > again, job)
     everything = training(cluster.nodes)
-    cluster.nodes[1].raylet().kill()
+    cluster.nodes[1].raylet().kill()  # and nothing else: what it has started must end by itself
     all_ended(everything, "kill -9 of a raylet")
     cluster.add_node({"CPU": 1})
 
     said, _ = job.communicate(timeout=SOON)
-    print(said)
     assert job.returncode == 0, said
     assert losses(folder) == losses(Path(one_machine.folder))
-    assert [step for step in starts_of(folder) if step] == sorted(set(starts_of(folder)))[1:]
-    assert "training was cut short: node 1 (" in said
-    assert "going on from the last checkpoint, restart 2 of 3" in said
-    assert f"train {STEPS}/{STEPS} loss" in said
+    begun = starts_of(folder)
+    assert begun == sorted(set(begun))
+    assert len(begun) == 3
+    assert re.search(r"^training was cut short: node [01] \(.+\) ended with code \d+; going on", said, re.MULTILINE)
+    assert re.search(
+        r"^training was cut short: node [01] \(.+\) was lost; going on .* restart 2 of 3$", said, re.MULTILINE
+    )
+    assert f"going on after step {begun[2]} of {STEPS}" in said
+    assert f"\ntrain {STEPS}/{STEPS} loss" in said, "what rank 0 says"
     assert not training(cluster.nodes)
+
+
+def test_machines_with_folders_of_their_own_go_on_from_the_mirror(
+    cluster: RayCluster, one_machine: TrainResult, small_recipe: Path, tmp_path: Path
+) -> None:
+    """After a killed driver, a SIGTERM, and a killed launcher with no restart left."""
+    # Another folder for each node: Ray's workers are where their raylet was started.
+    command: list[str | Path] = ["train", small_recipe, "output.folder=/proc/self/cwd/run", *SHORT, *TWO_NODES]
+    refused = sayso(cluster, *command)
+    said, _ = refused.communicate(timeout=SOON)
+    assert refused.returncode == 2, said
+    assert re.search(r"is not the same folder on node 0 \(.+\) and node 1 .*output\.mirror=URL", said)
+
+    mirror = tmp_path / "mirror"
+    command.append(f"output.mirror={mirror}")
+    killed = sayso(cluster, *command)
+    wait_for(lambda: latest(mirror / "checkpoints").step > 0, killed)
+    everything = training(cluster.nodes)
+    killed.kill()
+    all_ended(everything, "kill -9 of the driver")
+
+    preempted = sayso(cluster, *command, "output.checkpoint_every=1000")  # whatever checkpoint comes is SIGTERM's
+    before = latest(mirror / "checkpoints").step
+    wait_for(lambda: bool(training(cluster.nodes)), preempted)
+    wait_for(lambda: any(starts_of(here)[1:] for here in own_folders(cluster)), preempted)
+    preempted.send_signal(signal.SIGTERM)
+    said, _ = preempted.communicate(timeout=SOON)
+    assert preempted.returncode == 75, said
+    assert "stopped by SIGTERM; the same command goes on" in said
+    assert before < latest(mirror / "checkpoints").step < STEPS
+    assert not training(cluster.nodes)
+
+    cut = sayso(cluster, *command, "--restarts", "0")
+    wait_for(lambda: len(training(cluster.nodes)) == 6, cut)
+    everything = training(cluster.nodes)
+    training(cluster.nodes, "deepspeed.launcher.runner")[0].kill()
+    said, _ = cut.communicate(timeout=SOON)
+    assert cut.returncode == 1, said
+    assert "no restart is left" in said
+    assert "training crashed 1 times (engine.restarts 0)" in said
+    assert not any(living(process.pid) for process in everything)
+
+    finished = sayso(cluster, *command)
+    said, _ = finished.communicate(timeout=SOON)
+    assert finished.returncode == 0, said
+    assert f"model: {mirror}/checkpoints/step-{STEPS:08d}" in said
+    assert losses(mirror) == losses(Path(one_machine.folder))
+    assert load_model(mirror / "checkpoints" / f"step-{STEPS:08d}").card.step == STEPS
+    for here in own_folders(cluster):
+        assert len(list((here / "checkpoints").glob("step-*"))) <= 2, "each machine keeps its folder small"
+
+
+def test_a_killed_launcher_is_started_again_on_one_machine(
+    one_machine: TrainResult, small_recipe: Path, tmp_path: Path
+) -> None:
+    """The runner above DeepSpeed's launcher then ends with code 0, as if all had gone well."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-P", "-m", "ops", "train", str(small_recipe), f"output.folder={folder}", *SHORT]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        wait_for(lambda: latest(folder / "checkpoints").step > 0, run)
+        children = psutil.Process(run.pid).children(recursive=True)
+        [launcher] = [each for each in children if "deepspeed.launcher.launch" in each.cmdline()]
+        launcher.kill()
+        all_ended(children, "kill -9 of the launcher")
+        said, _ = run.communicate(timeout=SOON)
+    assert run.returncode == 0, said
+    assert re.search(rf"^the ranks ended after step \d+ of {STEPS} .* restart 1 of 3$", said, re.MULTILINE)
+    assert len(starts_of(folder)) == 2
+    assert losses(folder) == losses(Path(one_machine.folder))
+
+
+class Somewhere(Here):
+    """Two machines of which nothing is needed but their names."""
+
+    names = ("node 0", "node 1")
+
+    def __init__(self, *, elsewhere: bool) -> None:
+        self.elsewhere = elsewhere
+
+
+@pytest.mark.parametrize(
+    ("codes", "caught", "elsewhere", "error", "message"),
+    [
+        ([None, 247], [], True, Crashed, r"cut short: node 1 ended with code 247$"),
+        ([LOST, None], [], True, Crashed, r"cut short: node 0 was lost$"),
+        ([0, None], [], True, Crashed, r"cut short: node 0 ended long before the others$"),
+        ([RESUME, RESUME], [], True, Crashed, r"cut short: node 0 was told to leave, node 1 was told to leave$"),
+        ([RESUME, RESUME], [], False, Preempted, "stopped by SIGTERM"),
+        ([RESUME, 1], [signal.SIGTERM], True, Preempted, "stopped by SIGTERM"),
+        ([None, None], [signal.SIGINT], True, Stopped, "stopped by SIGINT"),
+        ([None, 0], [signal.SIGTERM] * 2, True, Stopped, "stopped by SIGTERM"),
+        ([None, GAVE_UP], [], True, WorkFailed, "ended with code 70"),
+        ([LOST, 2], [], True, WorkFailed, "ended with code 2"),
+    ],
+)
+def test_what_follows_from_how_ranks_end(
+    codes: list[int | None], caught: list[int], elsewhere: bool, error: type[WorkFailed], message: str
+) -> None:
+    with pytest.raises(WorkFailed, match=message) as raised:
+        judge(codes, caught, Somewhere(elsewhere=elsewhere))
+    assert raised.type is error
+    judge([0, 0], [signal.SIGTERM], Somewhere(elsewhere=elsewhere))
+
+
+def test_without_a_cluster_several_machines_are_refused(small_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match=r"engine\.nodes 2 needs a Ray cluster: send the command to one with"):
+        launch(small_recipe, ["engine.nodes=2", "engine.ranks=1"])
+    with pytest.raises(ConfigError, match=r"output\.folder run: with engine\.nodes give an absolute path"):
+        launch(small_recipe, ["engine.nodes=2", "engine.ranks=1", "output.folder=run"])
+
+
+def own_folders(cluster: RayCluster) -> list[Path]:
+    return [cluster.folder / node.name / "run" for node in cluster.nodes]
