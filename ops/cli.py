@@ -156,22 +156,31 @@ def _ingest(
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's YAML file, or the name of one that comes with sayso.")],
     overrides: Overrides = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", min=1, help="Machines of a Ray cluster; the recipe's engine.nodes.")
+    ] = None,
+    restarts: Annotated[
+        int | None, typer.Option("--restarts", min=0, help="Starts after a crash; the recipe's engine.restarts.")
+    ] = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a recipe on this machine with the DeepSpeed launcher. Run it again to go on.
+    """Train a recipe with the DeepSpeed launcher, on this machine or on several of a cluster. Run it again to go on.
 
-    SIGTERM ends it after the step at hand with a checkpoint and exit code 75, which means: run it again.
+    Ranks that crash, and machines that are lost, are started again from the last checkpoint. SIGTERM ends it after
+    the step at hand with a checkpoint and exit code 75, which means: run it again.
 
     Example: sayso train mil_nce_demo data.root=./data data.export=clips output.folder=./model
     """
     from train.launch import launch
     from train.recipe import load_recipe
 
+    given = {"nodes": nodes, "restarts": restarts}
+    chosen = [*(overrides or []), *(f"engine.{key}={value}" for key, value in given.items() if value is not None)]
     if dry_run:
-        _print({"recipe": load_recipe(recipe, overrides or []).model_dump(mode="json")}, json)
+        _print({"recipe": load_recipe(recipe, chosen).model_dump(mode="json")}, json)
         return
-    result = launch(recipe, overrides or []).to_json()
+    result = launch(recipe, chosen).to_json()
     if json:
         show.as_json(result)
     else:

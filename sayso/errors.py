@@ -9,6 +9,7 @@
     ├── WorkFailed             the work could not be done; exit code 1
     │   ├── Stopped            a person or a scheduler ended it; exit code 130
     │   │   └── Preempted      a scheduler ended it and wants it to go on elsewhere; exit code 75
+    │   ├── Crashed            processes or a machine ended before their work did; to be started again
     │   ├── NoSpace            the disk or the quota is full
     │   ├── StorageError       the object store does not answer or answers with errors
     │   ├── RootBusy           another run works on the same stage of the same root
@@ -60,6 +61,10 @@ class Stopped(WorkFailed):
 
 class Preempted(Stopped):
     """A scheduler took the machine away (SIGTERM): what was done is in a checkpoint, to be resumed from."""
+
+
+class Crashed(WorkFailed):
+    """Processes or a machine ended before their work did; another start goes on from what was kept."""
 
 
 class NoSpace(WorkFailed):

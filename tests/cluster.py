@@ -166,6 +166,8 @@ class RayCluster:
     def _launch(self, name: str, shape: Shape, options: list[str]) -> tuple[Node, subprocess.Popen[str]]:
         rest = {key: value for key, value in shape.items() if key not in ("CPU", "GPU")}
         mark = f"{self._id}-{name}-"
+        own = self.folder / name
+        own.mkdir(exist_ok=True)
         command = [
             str(_RAY),
             "start",
@@ -176,7 +178,7 @@ class RayCluster:
             f"--resources={json.dumps(rest)}",
             f"--object-store-memory={_STORE_BYTES}",
             # Raylets that start side by side would take the same names for their sockets in one folder.
-            f"--temp-dir={self.folder / name}",
+            f"--temp-dir={own}",
             "--min-worker-port=0",
             "--max-worker-port=0",
             "--dashboard-agent-listen-port=0",
@@ -197,6 +199,7 @@ class RayCluster:
         }
         starting = subprocess.Popen(
             command,
+            cwd=own,  # what a path in /proc/self/cwd means is then another thing on each node, as on machines
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

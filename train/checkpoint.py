@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sayso.errors import InputError
-from train.distributed import rank
+from train.distributed import keeps_folder, own_folders, rank
 from train.ema import Average
 from train.run import POINTER, Latest, point_to, step_folder
 from train.weights import Trained, save_model
@@ -60,6 +60,7 @@ def save(
     The model for others has the average of the weights where there is one.
     """
     target = step_folder(folder, latest.step)
+    target.mkdir(parents=True, exist_ok=True)  # DeepSpeed makes it on the first machine alone
     engine.save_checkpoint(str(folder), tag=target.name, save_latest=False)
     torch.save(_own_state(engine), target / OWN_STATE.format(rank()))
     if rank() == 0 and average:
@@ -68,9 +69,10 @@ def save(
         if rank() == 0:
             save_model(target, trained)
     dist.barrier()
-    if rank() == 0:
+    if keeps_folder():
         _sync(target)
-        point_to(folder, latest)
+        if not own_folders():  # then no folder has all of it, and the mirror's pointer is the one that counts
+            point_to(folder, latest)
         _remove_others(folder, latest.step, keep)
     dist.barrier()
 

@@ -1,11 +1,15 @@
 """What a rank has to know of the others: who it is, and a gather that gradients flow through."""
 
+import os
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 WATCH_STDIN = "SAYSO_END_WITH_STDIN"  # set for ranks that end when their standard input is closed
+OWN_FOLDERS = "SAYSO_OWN_FOLDERS"  # set for ranks whose machines each have a folder of their own for the run
 RESUME = 75  # a rank's exit code after a checkpoint that it was asked for: the run is to go on, here or elsewhere
+GAVE_UP = 70  # a rank's exit code after what another start would meet again, such as a loss that is not a number
 
 
 def world_size() -> int:
@@ -52,6 +56,16 @@ def mean_over_ranks(value: Tensor) -> float:
     if world_size() > 1:
         dist.all_reduce(total)
     return total.item() / world_size()
+
+
+def own_folders() -> bool:
+    """Whether each machine has a folder of its own for the run, so that only the mirror has all of a checkpoint."""
+    return os.environ.get(OWN_FOLDERS) == "1"
+
+
+def keeps_folder() -> bool:
+    """Whether this rank looks after the run's folder: one among the ranks that see the same one."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" if own_folders() else rank() == 0
 
 
 def barrier() -> None:

@@ -28,7 +28,7 @@ from train import checkpoint
 from train.activations import checkpoint_activations
 from train.augment import augment
 from train.data import Batch, Batches, open_reader, to_device
-from train.distributed import barrier, rank, world_size
+from train.distributed import barrier, keeps_folder, rank, world_size
 from train.ema import Average
 from train.guard import Guard, Taken
 from train.heldout import HeldOut
@@ -83,7 +83,9 @@ def train(recipe: Recipe, stop: threading.Event) -> None:
             bar = stack.enter_context(Bar(start=start, total=run.total))
         try:
             loop(run, start, log, bar, stop)
-        except (Preempted, WorkFailed):
+        except (Preempted, WorkFailed) as error:
+            if run.mirror and rank() == 0 and not isinstance(error, Preempted):
+                run.mirror.put_files()  # with what the guard kept of the batch: this machine may go with the job
             # All ranks leave together. A process that ends while gloo's threads run may abort, and lose its exit code.
             dist.destroy_process_group()
             raise
@@ -184,11 +186,12 @@ def save(run: Run, step: int) -> None:
     folder = recipe.output.folder / CHECKPOINTS
     checkpoint.save(run.engine, folder, reached, trained, run.average, keep=recipe.output.keep)
     if run.mirror:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if keeps_folder():
             run.mirror.put_checkpoint(step)
         barrier()
         if rank() == 0:
             run.mirror.put_pointer(reached, keep=recipe.output.keep)
+        barrier()  # a rank that leaves makes the launcher end the others
 
 
 def start_rank(recipe: Recipe) -> torch.device:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sayso.errors import WorkFailed
-from train.distributed import barrier, rank, world_size
+from train.distributed import GAVE_UP, barrier, rank, world_size
 
 LAST_LOSSES = 20  # so many are kept for the report
 
@@ -72,7 +72,7 @@ class Guard:
             path.write_text(json.dumps(content, indent=1))
         barrier()  # a rank that leaves makes the launcher end the others
         if rank():
-            sys.exit(1)  # one line, of the first rank, is enough
+            sys.exit(GAVE_UP)  # one line, of the first rank, is enough
         raise WorkFailed(
             f"step {step}: {what}; nothing of this step is in a checkpoint, and {path} names the samples of its batch. "
             "A lower optimiser.lr, a longer schedule.warmup_steps or optimiser.clip_gradient may help"

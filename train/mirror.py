@@ -44,9 +44,11 @@ class Mirror:
     def fetch(self) -> None:
         """Bring the newest checkpoint and the run's other files here, where the run is further there."""
         there, local = self.latest(), self._folder / CHECKPOINTS
-        if there.step <= latest(local).step:
-            return
+        here = latest(local).step
         target = step_folder(local, there.step)
+        # Of several machines with folders of their own, one may have removed what its pointer still names.
+        if there.step < here or (there.step == here and (not here or target.is_dir())):
+            return
         shutil.rmtree(target, ignore_errors=True)
         folders = (TENSORBOARD, f"{CHECKPOINTS}/{target.name}")
         for key in [*_FILES, *(key for folder in folders for key in self._storage.list(folder))]:

@@ -109,7 +109,22 @@ class ScheduleSettings(Settings):
 class EngineSettings(Settings):
     """Where it runs."""
 
+    nodes: int | None = Field(
+        None, ge=1, description="machines of a Ray cluster to run on together; without it, this one, and no Ray"
+    )
     ranks: int = Field(1, ge=1, description="processes on each machine, one an accelerator")
+    restarts: int = Field(
+        3, ge=0, description="how often ranks that ended too soon are started again, from the last checkpoint"
+    )
+    address: str | None = Field(
+        None,
+        description="with nodes: address of the Ray cluster, host:port or auto; by default the environment's "
+        "RAY_ADDRESS, which a submitted job has",
+    )
+    cpus: int | None = Field(None, ge=1, description="with nodes: CPUs asked for on each; by default one a rank")
+    node_limit: float = Field(
+        900.0, gt=0, description="with nodes: seconds to wait for machines, at the start and after one was lost"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where it is there")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="what the towers compute in, weights stay fp32; auto is bf16 on CUDA, fp32 on a CPU"
@@ -127,6 +142,11 @@ class EngineSettings(Settings):
         None, gt=0, description="what one device can do, for MFU; measured with matrix products where not given"
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of a rank; by default the cores shared out")
+
+    @property
+    def world_size(self) -> int:
+        """Ranks on all machines together."""
+        return (self.nodes or 1) * self.ranks
 
     @property
     def resolved_device(self) -> Literal["cpu", "cuda"]:
@@ -190,10 +210,15 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _whole_shares(self) -> Self:
-        ranks, micro_batches = self.engine.ranks, self.data.accumulate
-        if self.data.batch % (ranks * micro_batches):
-            times = f" times data.accumulate {micro_batches}" if micro_batches > 1 else ""
-            raise ValueError(f"data.batch {self.data.batch} cannot be shared out over engine.ranks {ranks}{times}")
+        micro_batches, nodes = self.data.accumulate, self.engine.nodes
+        if self.data.batch % (self.engine.world_size * micro_batches):
+            times = f" times engine.nodes {nodes}" if nodes else ""
+            times += f" times data.accumulate {micro_batches}" if micro_batches > 1 else ""
+            raise ValueError(
+                f"data.batch {self.data.batch} cannot be shared out over engine.ranks {self.engine.ranks}{times}"
+            )
+        if nodes and not self.output.folder.is_absolute():
+            raise ValueError(f"output.folder {self.output.folder}: with engine.nodes give an absolute path")
         if self.optimiser.ema is not None and self.engine.zero_stage == 3:
             raise ValueError("optimiser.ema needs engine.zero_stage 2 or less: with 3 no rank has all weights")
         blocks = isinstance(self.model, VideoTextSettings) and self.model.video.stem == "space_to_depth"

@@ -32,8 +32,6 @@ TENSORBOARD = "tensorboard"
 MAY_CHANGE = re.compile(
     r"data\.(mix\.\d+\.)?root$|data\.workers$|data\.clips\.(prefetch|cache_)|(schedule|engine|evaluation|output)\."
 )
-# Of these, what decides how the files of a checkpoint are cut with ZeRO; without, any number of ranks reads them.
-CUT_BY = ("engine.zero_stage", "engine.ranks")
 
 
 @dataclass(frozen=True)
@@ -56,15 +54,15 @@ def prepare(recipe: Recipe) -> Plan:
     Raises ConfigError or InputError for what would end the run later.
     """
     folder = recipe.output.folder
-    reader = open_reader(recipe.data, seed=recipe.seed, world_size=recipe.engine.ranks)
+    reader = open_reader(recipe.data, seed=recipe.seed, world_size=recipe.engine.world_size)
     total = recipe.schedule.total_steps(steps_per_epoch(recipe.data, reader))
     if recipe.evaluation.every:
         heldout = heldout_data(recipe)
-        steps_per_epoch(heldout, open_reader(heldout, seed=recipe.seed, world_size=recipe.engine.ranks))
+        steps_per_epoch(heldout, open_reader(heldout, seed=recipe.seed, world_size=recipe.engine.world_size))
     _refuse_another_run(recipe)
     for url, clip in first_clips(recipe.data):
         check_clip(recipe.model, clip, url)
-    _refuse_missing_accelerators(recipe)
+    refuse_missing_accelerators(recipe)
     start = latest(folder / CHECKPOINTS)
     if start.step:
         reader.load_state_dict(start.reader)  # refuses a run that was begun on other data
@@ -87,15 +85,10 @@ def _refuse_another_run(recipe: Recipe) -> None:
     path = recipe.output.folder / RECIPE
     if not path.exists():
         return
-    before, now = flat(load(Recipe, path).model_dump()), flat(recipe.model_dump())
+    earlier = load(Recipe, path)
+    _refuse_other_cut(earlier, recipe)
+    before, now = flat(earlier.model_dump()), flat(recipe.model_dump())
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    cut = [key for key in differing if key in CUT_BY and {before[CUT_BY[0]], now[CUT_BY[0]]} != {0}]
-    if cut and latest(recipe.output.folder / CHECKPOINTS).step:
-        key = cut[0]
-        raise ConfigError(
-            f"{key} is {before[key]} in {recipe.output.folder} and {now[key]} here: with ZeRO a checkpoint fits only "
-            "the stage and the number of ranks it was written with"
-        )
     changed = [key for key in differing if not MAY_CHANGE.match(key)]
     if changed:
         key = changed[0]
@@ -105,7 +98,22 @@ def _refuse_another_run(recipe: Recipe) -> None:
         )
 
 
-def _refuse_missing_accelerators(recipe: Recipe) -> None:
+def _refuse_other_cut(earlier: Recipe, recipe: Recipe) -> None:
+    """Stage and number of ranks decide how ZeRO cuts a checkpoint's files; without it any number reads them."""
+    before, now, folder = earlier.engine, recipe.engine, recipe.output.folder
+    if not (before.zero_stage or now.zero_stage) or not latest(folder / CHECKPOINTS).step:
+        return
+    only = "with ZeRO a checkpoint fits only the stage and the number of ranks it was written with"
+    if before.zero_stage != now.zero_stage:
+        raise ConfigError(f"engine.zero_stage is {before.zero_stage} in {folder} and {now.zero_stage} here: {only}")
+    if before.world_size != now.world_size:
+        raise ConfigError(
+            f"engine.ranks times engine.nodes is {before.world_size} in {folder} and {now.world_size} here: {only}"
+        )
+
+
+def refuse_missing_accelerators(recipe: Recipe) -> None:
+    """ConfigError where this machine has fewer devices than a recipe has ranks for it."""
     if recipe.engine.resolved_device == "cpu":
         return
     there = torch.cuda.device_count()

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import torch
 
-from sayso.errors import Preempted, SaysoError, UserError
-from train.distributed import RESUME, WATCH_STDIN
+from sayso.errors import Preempted, SaysoError, StorageError, UserError
+from train.distributed import GAVE_UP, RESUME, WATCH_STDIN
 from train.engine import train
 from train.recipe import load_recipe
 
@@ -33,7 +33,7 @@ def _watch_stdin(stop: threading.Event) -> None:
 
 
 def main(path: Path) -> int:
-    """Train a recipe as one rank; returns the exit code."""
+    """Train a recipe as one rank; returns the exit code. A traceback's is 1: there, another start may do better."""
     stop = threading.Event()
     heed_launcher(stop)
     try:
@@ -45,7 +45,9 @@ def main(path: Path) -> int:
         return RESUME
     except SaysoError as error:
         print(f"rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr)  # noqa: T201  # people read it
-        return 2 if isinstance(error, UserError) else 1
+        if isinstance(error, StorageError):
+            return 1  # another start may find it answering again
+        return 2 if isinstance(error, UserError) else GAVE_UP
     return 0
 
 

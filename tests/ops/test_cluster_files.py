@@ -16,6 +16,9 @@ from ray.autoscaler._private.node_provider_availability_tracker import NodeAvail
 from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer, get_nodes_for
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from train.gang import bundle
+from train.recipe import load_recipe
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 KUBERAY = REPOSITORY / "ops" / "kuberay"
 LOCK = dict(line.split("==") for line in (REPOSITORY / "requirements.lock").read_text().splitlines() if "==" in line)
@@ -47,8 +50,11 @@ def _kuberay(spec: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _called(config: dict[str, Any], need: dict[str, Any], times: int) -> dict[str, int]:
-    """The machines that Ray's autoscaler would start for so many workers, on a cluster of a head alone."""
+def _called(config: dict[str, Any], need: dict[str, Any], times: int, *, apart: bool = False) -> dict[str, int]:
+    """The machines that Ray's autoscaler would start for so many workers, on a cluster of a head alone.
+
+    `apart` where each must have a machine of its own.
+    """
     head = config["head_node_type"]
 
     def score(resources: Any, demands: Any, kind: str) -> Any:
@@ -57,7 +63,7 @@ def _called(config: dict[str, Any], need: dict[str, Any], times: int) -> dict[st
         )
 
     kinds, most = config["available_node_types"], config["max_workers"]
-    nodes, missing = get_nodes_for(kinds, {head: 1}, head, most, [need] * times, score)
+    nodes, missing = get_nodes_for(kinds, {head: 1}, head, most, [need] * times, score, apart)
     assert not missing
     return dict(nodes)
 
@@ -76,6 +82,15 @@ def config(request: pytest.FixtureRequest) -> dict[str, Any]:
 def test_workers_call_the_machines_of_their_kind(config: dict[str, Any]) -> None:
     assert _called(config, {"CPU": 1.0}, 40) == {"cpu": 3}
     assert _called(config, {"CPU": 1.0, "GPU": 1.0}, 3) == {"gpu": 3}
+
+
+def test_training_calls_as_many_machines_as_it_asks_for(config: dict[str, Any]) -> None:
+    where = ["data.root=/data", "data.export=clips", "output.folder=/runs/one"]
+    recipe = load_recipe("mil_nce_release_8gpu", [*where, "engine={nodes: 4, ranks: 1, device: cuda}"])
+    assert bundle(recipe) == {"CPU": 1.0, "GPU": 1.0}
+    assert _called(config, bundle(recipe), 4, apart=True) == {"gpu": 4}
+    on_cpus = load_recipe("mil_nce_demo", [*where, "engine={nodes: 3, ranks: 4, device: cpu, cpus: 6}"])
+    assert _called(config, bundle(on_cpus), 3, apart=True) == {"cpu": 3}
 
 
 def test_nothing_but_drivers_runs_on_the_head(config: dict[str, Any]) -> None:

@@ -148,7 +148,7 @@ def test_steps_are_those_of_plain_torch_with_any_stage_of_zero(tmp_path: Path) -
 
 
 def free_port() -> int:
-    from train.launch import free_port as found
+    from train.node import free_port as found
 
     return found()
 

@@ -37,7 +37,7 @@ def test_several_exports_are_mixed_by_their_weights() -> None:
 
 def test_the_published_settings() -> None:
     recipe = load_recipe("mil_nce_paper", WHERE)
-    assert (recipe.data.batch, recipe.engine.ranks, recipe.optimiser.lr) == (8192, 64, 1e-3)
+    assert (recipe.data.batch, recipe.engine.world_size, recipe.optimiser.lr) == (8192, 64, 1e-3)
     clips = recipe.data.clips
     assert (clips.frames, clips.fps, clips.size, clips.candidates, clips.per_video) == (32, 10, 200, 5, True)
     assert isinstance(recipe.model, VideoTextSettings)
@@ -100,6 +100,7 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
         ("optimiser.lr=-1", r"optimiser\.lr: .*greater than 0"),
         ("engine.ranks=3", r"data\.batch \d+ cannot be shared out over engine\.ranks 3"),
         ("data.accumulate=5", r"data\.batch \d+ cannot be shared out over engine\.ranks 2 times data\.accumulate 5"),
+        ("engine.nodes=3", r"cannot be shared out over engine\.ranks 2 times engine\.nodes 3"),
         ("engine={precision: fp16, zero_stage: 1}", r"engine: .*precision fp16 needs zero_stage 0"),
         ("engine={compile: true, zero_stage: 3}", r"engine: .*compile goes neither with"),
         ("schedule.epochs=10", r"schedule: .*either epochs or steps"),
