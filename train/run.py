@@ -31,8 +31,6 @@ TENSORBOARD = "tensorboard"
 MAY_CHANGE = re.compile(
     r"data\.(mix\.\d+\.)?root$|data\.workers$|data\.clips\.(prefetch|cache_)|(schedule|engine|evaluation|output)\."
 )
-# Of these, what decides how the files of a checkpoint are cut with ZeRO; without, any number of ranks reads them.
-CUT_BY = ("engine.zero_stage", "engine.ranks")
 
 
 @dataclass(frozen=True)
@@ -86,13 +84,6 @@ def _refuse_another_run(recipe: Recipe) -> None:
         return
     before, now = flat(load(Recipe, path).model_dump()), flat(recipe.model_dump())
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    cut = [key for key in differing if key in CUT_BY and {before[CUT_BY[0]], now[CUT_BY[0]]} != {0}]
-    if cut and latest(recipe.output.folder / CHECKPOINTS).step:
-        key = cut[0]
-        raise ConfigError(
-            f"{key} is {before[key]} in {recipe.output.folder} and {now[key]} here: with ZeRO a checkpoint fits only "
-            "the stage and the number of ranks it was written with"
-        )
     changed = [key for key in differing if not MAY_CHANGE.match(key)]
     if changed:
         key = changed[0]

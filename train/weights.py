@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sayso.config import Settings, validate
 from sayso.errors import ConfigError, InputError, ModelNotFound
@@ -40,9 +41,9 @@ class Trained:
     card: ModelCard
 
 
-def save_model(folder: Path, trained: Trained) -> None:
-    """Write weights, settings and vocabulary into a folder."""
-    torch.save(trained.model.state_dict(), folder / WEIGHTS)
+def save_model(folder: Path, trained: Trained, weights: dict[str, Tensor] | None = None) -> None:
+    """Write weights (the model's own where none are given), settings and vocabulary into a folder."""
+    torch.save(trained.model.state_dict() if weights is None else weights, folder / WEIGHTS)
     (folder / CARD).write_text(json.dumps(trained.card.model_dump(mode="json"), indent=2))
     trained.vocabulary.save(folder / WORDS)
 
