@@ -19,7 +19,7 @@ from shards.reader import ReaderSettings
 from train.tasks import ModelSettings, VideoText
 from train.vocabulary import Vocabulary
 
-WEIGHTS, CARD, WORDS = "model.pt", "model.json", "vocabulary.json"
+FILES = WEIGHTS, CARD, WORDS = "model.pt", "model.json", "vocabulary.json"
 
 
 class ModelCard(Settings):
@@ -53,7 +53,7 @@ def load_model(folder: Path) -> Trained:
 
     Raises ModelNotFound where there is none, InputError where the files do not fit together.
     """
-    for name in (WEIGHTS, CARD, WORDS):
+    for name in FILES:
         if not (folder / name).is_file():
             raise ModelNotFound(f"no model in {folder}: {name} is missing; `sayso train` writes it into a run's folder")
     try:
