@@ -56,6 +56,7 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
             r"\(allowed here: root, export, split, mix, clips, batch, accumulate, augment, workers\)",
         ),
         ("objective.denominator=papre", r"objective\.denominator: .*'paper' or 'release'"),
+        ("output={folder: s3://one/run, mirror: s3://two/run}", r"folder is a URL, s3://one/run: .* leave mirror away"),
         ("data.batch=many", r"data\.batch: .*integer"),
         ("optimiser.lr=-1", r"optimiser\.lr: .*greater than 0"),
         ("engine.ranks=3", r"data\.batch \d+ cannot be shared out over engine\.ranks 3"),
