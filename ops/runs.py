@@ -103,7 +103,7 @@ def is_run(folder: Path) -> bool:
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
-    """A run's figures under a name, by default its folder: medians of speeds over its lines, means of the last losses."""
+    """A run's figures under a name, by default its folder: medians of speeds, means of the last losses."""
     lines, starts = read_metrics(folder / METRICS), _starts(folder)
     last = starts[-1] if starts else {}
     return Run(
