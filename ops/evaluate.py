@@ -24,7 +24,7 @@ from shards.reader import ReaderSettings
 from train.evaluate.embed import Embedder
 from train.evaluate.protocol import Figures, Protocol, Report, evaluate
 from train.evaluate.videos import Videos, by_name, videos_in_root
-from train.run import latest_model
+from train.mirror import fetch_model
 from train.weights import load_model
 
 KEPT = ".sayso"
@@ -36,7 +36,7 @@ _PERCENT = {"r1", "r5", "r10", "accuracy", "recall"}
 
 def evaluate_protocol(
     protocol: type[Protocol],
-    checkpoint: Path,
+    checkpoint: str | Path,
     annotations: Path,
     *,
     videos: Path | None = None,
@@ -45,7 +45,7 @@ def evaluate_protocol(
     overrides: Sequence[str] = (),
     device: str = "auto",
 ) -> Report:
-    """Measure a run's or a model's folder on the videos of a folder of files or of a root.
+    """Measure a run's or a model's folder or URL on the videos of a folder of files or of a root.
 
     `windows` are those of a clip; by default as many as the protocol looks at. With `videos` their proxies are made
     in `root` (by default inside the folder), as the settings in `overrides` say.
@@ -54,7 +54,7 @@ def evaluate_protocol(
     if videos is None and root is None:
         raise ConfigError("give --videos, a folder of video files, or --root, a dataset root that has them")
     asked = protocol.read(annotations)
-    model = latest_model(checkpoint)
+    model = fetch_model(checkpoint)
     embedder = Embedder(load_model(model), device)
     if videos is not None:
         opened = Root(root or str(videos / KEPT))

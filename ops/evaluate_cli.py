@@ -8,7 +8,9 @@ import typer
 
 from ops import show
 
-CheckpointOption = Annotated[Path, typer.Option("--checkpoint", help="A training run's folder, or a model's.")]
+CheckpointOption = Annotated[
+    str, typer.Option("--checkpoint", help="A training run's folder, or a model's; also at any fsspec URL.")
+]
 VideosOption = Annotated[
     Path | None,
     typer.Option("--videos", help="A folder of video files, each named by its id; folders in it are searched."),

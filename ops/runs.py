@@ -6,8 +6,9 @@ A run is a folder with recipe.yaml and metrics.jsonl, as `sayso train` writes it
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from statistics import mean, median
 from typing import Any
 
@@ -15,15 +16,19 @@ import yaml
 from pydantic import BaseModel
 
 from ops import show
+from sayso.caches import copy_of, is_url
 from sayso.errors import InputError
+from sayso.storage import Storage
 from train.metrics import read_metrics
 from train.record import STARTS
 from train.run import METRICS, RECIPE, flat
 
 LAST = 10
 """A run's loss is the mean over so many of its last lines."""
-_ELSEWHERE = ("output.folder",)
+_ELSEWHERE = ("output.folder", "output.mirror")
 """What differs between any two runs."""
+_READ = frozenset({RECIPE, METRICS, STARTS})
+"""What is read of a run."""
 
 
 class Run(BaseModel):
@@ -61,6 +66,27 @@ class Comparison(BaseModel):
     environment: list[Difference]
 
 
+def here(place: str) -> Path:
+    """The folder of a place; where it is a URL, a fresh copy of what is read of the runs there."""
+    if not is_url(place):
+        return Path(place)
+    storage, folder = Storage(place), copy_of(place, "listed")
+    shutil.rmtree(folder, ignore_errors=True)
+    for key in storage.list(""):
+        if PurePosixPath(key).name in _READ:
+            (folder / key).parent.mkdir(parents=True, exist_ok=True)
+            (folder / key).write_bytes(storage.read(key))
+    return folder
+
+
+def named(folder: Path, places: Mapping[Path, str]) -> str:
+    """What a run's folder is called, given which folders stand for which places."""
+    for copy, place in places.items():
+        if is_url(place) and folder.is_relative_to(copy):
+            return "/".join([place.rstrip("/"), *folder.relative_to(copy).parts])
+    return str(folder)
+
+
 def find_runs(folders: Sequence[Path]) -> list[Path]:
     """The runs among folders and within them, sorted; InputError where there is none."""
     found = sorted(
@@ -76,12 +102,12 @@ def is_run(folder: Path) -> bool:
     return (folder / RECIPE).exists() and (folder / METRICS).exists()
 
 
-def read_run(folder: Path) -> Run:
-    """A run's figures. Speeds are medians over its lines, losses means over the last ones."""
+def read_run(folder: Path, name: str | None = None) -> Run:
+    """A run's figures under a name, by default its folder: medians of speeds, means of the last losses."""
     lines, starts = read_metrics(folder / METRICS), _starts(folder)
     last = starts[-1] if starts else {}
     return Run(
-        folder=str(folder),
+        folder=name or str(folder),
         objective=str(_recipe(folder).get("objective", {}).get("name")),
         started=starts[0]["started"] if starts else None,
         starts=len(starts),
@@ -97,11 +123,11 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def compare(first: Path, second: Path) -> Comparison:
-    """Two runs side by side."""
+def compare(first: Path, second: Path, *, names: tuple[str | None, str | None] = (None, None)) -> Comparison:
+    """Two runs side by side, under names, by default their folders."""
     return Comparison(
-        first=read_run(first),
-        second=read_run(second),
+        first=read_run(first, names[0]),
+        second=read_run(second, names[1]),
         recipe=_differences(_recipe(first), _recipe(second)),
         environment=_differences(_environment(first), _environment(second)),
     )

@@ -11,7 +11,9 @@ from ops import show
 
 
 def runs(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Runs, or folders that hold runs.")],
+    folders: Annotated[
+        list[str], typer.Argument(metavar="FOLDER...", help="Runs, or folders that hold runs; also at any fsspec URL.")
+    ],
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png|.html", help="Draw a figure of all of them over steps.")
     ] = None,
@@ -23,23 +25,25 @@ def runs(
     Example: sayso runs ./runs/bags-of-1 ./runs/bags-of-5 --plot loss.png
     """
     from ops.plot import draw
-    from ops.runs import compare, curves, find_runs, is_run, read_run, show_comparison, show_runs
+    from ops.runs import compare, curves, find_runs, here, is_run, named, read_run, show_comparison, show_runs
 
-    found = find_runs(folders)
-    if len(folders) == 2 and all(map(is_run, folders)):
-        comparison = compare(*folders)
+    places = {here(folder): folder for folder in folders}
+    found = {folder: named(folder, places) for folder in find_runs(list(places))}
+    if len(places) == 2 and all(map(is_run, places)):
+        first, second = places
+        comparison = compare(first, second, names=(found[first], found[second]))
         if json:
             show.as_json(comparison.model_dump())
         else:
             show_comparison(comparison)
     else:
-        listed = [read_run(folder) for folder in found]
+        listed = [read_run(folder, name) for folder, name in found.items()]
         if json:
             show.as_json([run.model_dump() for run in listed])
         else:
             show_runs(listed)
     if plot is not None:
-        draw({str(folder): curves(folder, figure) for folder in found}, plot, title=figure)
+        draw({name: curves(folder, figure) for folder, name in found.items()}, plot, title=figure)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from pydantic import Field
 
+from sayso.caches import cache_place
 from sayso.config import Settings
 from sayso.errors import CorruptObject
 from sayso.patience import PATIENCE, Patience
@@ -71,9 +71,7 @@ class ReadSettings(Settings):
         """The folder that holds the cache."""
         if self.cache_folder is not None:
             return self.cache_folder
-        if "XDG_CACHE_HOME" in os.environ:
-            return Path(os.environ["XDG_CACHE_HOME"]) / "sayso" / "shards"
-        return Path(tempfile.gettempdir()) / f"sayso-{os.getuid()}" / "shards"
+        return cache_place("shards")
 
 
 class Place(NamedTuple):

@@ -1,7 +1,11 @@
 """Checkpoints of a run: whole or not there.
 
-    FOLDER/step-00000120/   DeepSpeed's files (model, optimiser, schedule), rank-R.pt of each rank, the model for others
+    FOLDER/step-00000120/   state-R.pt and rank-R.pt of each rank R, run.pt, ema.pt, the model for others
     FOLDER/latest.json      {"step": 120, "reader": ...}: the pointer, moved into place when all else is on disk
+
+state-R.pt  weights and optimiser's state of some of the parameters, all ranks' together of all (train/state.py)
+rank-R.pt   what the rank has of its own: random state, buffers (batch norm's statistics of the clips that it saw)
+run.pt      what is the same on all ranks: their number, the schedule, the scale of the loss
 
 If a process dies while a checkpoint is being written, the pointer still names the one before; the half-written folder
 is removed by the next save. Files are read with torch's weights_only unpickler: a run's folder from somebody else can
@@ -12,38 +16,23 @@ import os
 import pickle
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
-from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
-from deepspeed.runtime.fp16.loss_scaler import LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from sayso.errors import InputError
-from train.distributed import keeps_folder, own_folders, rank
+from train.distributed import keeps_folder, own_folders, rank, world_size
 from train.ema import Average
 from train.run import POINTER, Latest, point_to, step_folder
+from train.state import Part, own_part, set_parts, whole
 from train.weights import Trained, save_model
 
-OWN_STATE = "rank-{}.pt"
-# What ZeRO's files hold besides tensors and plain values: numbers in classes of DeepSpeed's own.
-PLAIN = [LossScaler, ZeroStageEnum, fragment_address]
-
-
-class WeightsOnlyCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]  # deepspeed has no types
-    """DeepSpeed's own files, read without running code from them."""
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        """The state in a file that DeepSpeed wrote."""
-        with torch.serialization.safe_globals(PLAIN):
-            return torch.load(path, map_location=map_location, weights_only=True)
+STATE, OWN, RUN = "state-{}.pt", "rank-{}.pt", "run.pt"
 
 
 def save(
@@ -60,14 +49,14 @@ def save(
     The model for others has the average of the weights where there is one.
     """
     target = step_folder(folder, latest.step)
-    target.mkdir(parents=True, exist_ok=True)  # DeepSpeed makes it on the first machine alone
-    engine.save_checkpoint(str(folder), tag=target.name, save_latest=False)
-    torch.save(_own_state(engine), target / OWN_STATE.format(rank()))
+    target.mkdir(parents=True, exist_ok=True)
+    save_state(engine, target)
     if rank() == 0 and average:
         average.save(target)
-    with whole_weights(engine), average.in_place_of_weights() if average else nullcontext():
-        if rank() == 0:
-            save_model(target, trained)
+    with average.in_place_of_weights() if average else nullcontext():
+        weights = whole_weights(engine, trained.model)
+    if rank() == 0:
+        save_model(target, trained, weights)
     dist.barrier()
     if keeps_folder():
         _sync(target)
@@ -77,61 +66,100 @@ def save(
     dist.barrier()
 
 
+def save_state(engine: deepspeed.DeepSpeedEngine, target: Path) -> None:
+    """Write all that the next step depends on into a folder; to be called by every rank."""
+    torch.save(own_part(engine), target / STATE.format(rank()))
+    torch.save(_own_state(engine.module), target / OWN.format(rank()))
+    if rank() == 0:
+        torch.save(_run_state(engine), target / RUN)
+
+
 def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, average: Average | None = None) -> None:
-    """Bring model, optimiser, schedule, average and random state back to the checkpoint of `step`."""
+    """Bring model, optimiser, schedule, average and random state back to the checkpoint of `step`.
+
+    The number of ranks and the stage of ZeRO may be others than those that wrote it.
+    """
     source = step_folder(folder, step)
-    try:
-        loaded, _ = engine.load_checkpoint(str(folder), tag=source.name)
-    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{source} does not fit this recipe or is damaged ({first})") from error
-    if loaded is None:
+    if not source.is_dir():
         raise InputError(
             f"{folder / POINTER} names {source.name}, which is not there; remove the pointer to start anew"
         )
+    try:
+        restore_state(engine, source)
+    except (RuntimeError, ValueError, KeyError, EOFError, FileNotFoundError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{source} does not fit this recipe or is damaged ({first})") from error
     if average:
         average.load(source)
-    own_state = source / OWN_STATE.format(rank())
-    if own_state.exists():  # a run that goes on with more ranks has none for the new ones
-        _set_own_state(torch.load(own_state, map_location="cpu", weights_only=True), engine)
 
 
-@contextmanager
-def whole_weights(engine: deepspeed.DeepSpeedEngine) -> Iterator[None]:
-    """Within it every rank sees all weights, also those that ZeRO 3 shares out. To be entered by every rank."""
-    shared_out = engine.zero_optimization_stage() == ZeroStageEnum.weights
-    with deepspeed.zero.GatheredParameters(list(engine.module.parameters()), enabled=shared_out):
-        yield
+def restore_state(engine: deepspeed.DeepSpeedEngine, source: Path) -> None:
+    """Bring an engine that has not taken a step yet to what `save_state` wrote; to be called by every rank."""
+    run = _load(source / RUN)
+    set_parts(engine, _parts(source, run["ranks"]))
+    _set_run_state(run, engine)
+    _set_own_state(_load(source / OWN.format(rank() % run["ranks"])), engine.module, own=rank() < run["ranks"])
 
 
-def _own_state(engine: deepspeed.DeepSpeedEngine) -> dict[str, Any]:
-    """What each rank has of its own: random state, the scale of its loss, statistics of the batches that it saw."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state(), "statistics": _statistics(engine.module)}
-    if engine.torch_autocast_z0_gradscaler is not None:
-        state["scaler"] = engine.torch_autocast_z0_gradscaler.state_dict()  # DeepSpeed forgets it
+def whole_weights(engine: deepspeed.DeepSpeedEngine, model: nn.Module) -> dict[str, Tensor]:
+    """On rank 0's CPU the state dict of the engine's model or a part of it; to be called by every rank."""
+    weights: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        with whole(engine, parameter):
+            if rank() == 0:
+                weights[name] = parameter.detach().to("cpu", copy=True)
+    return {name: weights.get(name, value) for name, value in model.state_dict().items()} if rank() == 0 else {}
+
+
+def _parts(source: Path, ranks: int) -> Iterator[Part]:
+    for other in range(ranks):
+        # Mapped: of what other ranks hold, only what this one needs is read.
+        yield _load(source / STATE.format(other), mmap=True)
+
+
+def _load(path: Path, *, mmap: bool = False) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def _run_state(engine: deepspeed.DeepSpeedEngine) -> dict[str, Any]:
+    scaler = engine.torch_autocast_z0_gradscaler
+    return {
+        "ranks": world_size(),
+        "steps": engine.global_steps,
+        "schedule": engine.lr_scheduler.state_dict(),
+        "scaler": scaler.state_dict() if scaler is not None else {},
+    }
+
+
+def _set_run_state(state: dict[str, Any], engine: deepspeed.DeepSpeedEngine) -> None:
+    engine.global_steps = state["steps"]
+    schedule = engine.lr_scheduler
+    schedule.load_state_dict(state["schedule"])
+    # The rate of the next step is the schedule's of now, which may be another than the one the run was begun with.
+    rates = [
+        rate * factor(schedule.last_epoch) for rate, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(engine.basic_optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    if state["scaler"] and engine.torch_autocast_z0_gradscaler is not None:
+        engine.torch_autocast_z0_gradscaler.load_state_dict(state["scaler"])
+
+
+def _own_state(model: nn.Module) -> dict[str, Any]:
+    state: dict[str, Any] = {"cpu": torch.get_rng_state(), "buffers": dict(model.named_buffers())}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def _set_own_state(state: dict[str, Any], engine: deepspeed.DeepSpeedEngine) -> None:
-    if "scaler" in state and engine.torch_autocast_z0_gradscaler is not None:
-        engine.torch_autocast_z0_gradscaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["cpu"])
-    for name, buffer in _statistics(engine.module).items():
-        buffer.copy_(state["statistics"][name])
-    if "cuda" in state and torch.cuda.is_available():
+def _set_own_state(state: dict[str, Any], model: nn.Module, *, own: bool) -> None:
+    """Take another rank's buffers where there was no rank of this number yet, but not its random state."""
+    for name, buffer in model.named_buffers():
+        buffer.copy_(state["buffers"][name])
+    if own:
+        torch.set_rng_state(state["cpu"])
+    if own and "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def _statistics(model: nn.Module) -> dict[str, Tensor]:
-    """The running statistics of batch norm: each rank sees other clips, and DeepSpeed saves the first rank's alone."""
-    return {
-        f"{place}.{name}": buffer
-        for place, module in model.named_modules()
-        if isinstance(module, _BatchNorm)
-        for name, buffer in module.named_buffers(recurse=False)
-    }
 
 
 def _sync(folder: Path) -> None:

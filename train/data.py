@@ -1,13 +1,15 @@
 """From the reader's clips to batches on the device.
 
 The reader decides which clip comes when (shards/reader.py); here clips are decoded by loader workers, joined to batches
-and counted. The position is counted in steps that were taken, not in clips that workers have fetched ahead.
+and counted. The position is counted in steps that were taken, not in clips that were fetched ahead.
 """
 
 import functools
 import hashlib
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from train.vocabulary import Vocabulary
 
 Batch = dict[str, Any]
 """Tensors by the names of their fields, and under "keys" the keys of the samples."""
+AHEAD = 2  # micro-batches that are fetched while a step is taken
 
 
 def open_reader(settings: DataSettings, *, seed: int, rank: int = 0, world_size: int = 1) -> ClipReader:
@@ -71,7 +74,10 @@ class Batches:
         self.per_epoch = steps_per_epoch(settings, reader)
 
     def from_step(self, step: int, last: int) -> Iterator[Batch]:
-        """Micro-batches of the steps [step, last), over as many epochs as they span."""
+        """Micro-batches of the steps [step, last), over as many epochs as they span, fetched ahead by a thread."""
+        return ahead(self._from_step(step, last), AHEAD)
+
+    def _from_step(self, step: int, last: int) -> Iterator[Batch]:
         while step < last:
             wanted = min(self.per_epoch - step % self.per_epoch, last - step)
             self.reader.load_state_dict(self.state(step))
@@ -92,6 +98,22 @@ class Batches:
             # A generator of its own keeps the loader's hands off the random state that checkpoints hold.
             generator=torch.Generator(),
         )
+
+
+def ahead(batches: Iterator[Batch], most: int) -> Iterator[Batch]:
+    """The same batches, of which a thread gets at most so many before they are asked for.
+
+    Decoding lets go of Python's lock, so the thread works while a step is taken. What goes wrong in it is raised where
+    the batch is asked for.
+    """
+    with ThreadPoolExecutor(1, "batches") as thread:
+        try:
+            coming = deque(thread.submit(next, batches, None) for _ in range(most))
+            while (batch := coming.popleft().result()) is not None:
+                coming.append(thread.submit(next, batches, None))
+                yield batch
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 def collate(clips: Sequence[Clip], vocabulary: Vocabulary) -> Batch:

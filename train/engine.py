@@ -279,7 +279,6 @@ def initialize(recipe: Recipe, task: nn.Module, *, total: int, per_epoch: int) -
         lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimiser, factor),
         config=deepspeed_config(recipe),
     )
-    engine.checkpoint_engine = checkpoint.WeightsOnlyCheckpointEngine()
     return engine
 
 

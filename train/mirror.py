@@ -6,21 +6,79 @@
 The pointer checkpoints/latest.json names a checkpoint only once that is there whole. If the process dies in the middle
 of an upload, the pointer still names the one before, and the next upload removes what was left lying. Uploads are part
 of a checkpoint's time: training goes on when they are done.
+
+A run may also be at a URL alone (output.folder is one). It then works in a folder of this machine that is a mere copy,
+and what stands at the URL is what counts.
 """
 
 import json
 import shutil
+import uuid
 from pathlib import Path
 
+from sayso.caches import copy_of, is_url
 from sayso.config import validate
-from sayso.errors import InputError
-from sayso.storage import Storage
+from sayso.errors import InputError, ModelNotFound
+from sayso.storage import PARTIAL, Storage
 from train.record import STARTS
-from train.run import CHECKPOINTS, METRICS, POINTER, RECIPE, TENSORBOARD, Latest, latest, point_to, step_folder
-from train.weights import WORDS
+from train.run import (
+    CHECKPOINTS,
+    METRICS,
+    POINTER,
+    RECIPE,
+    TENSORBOARD,
+    Latest,
+    latest,
+    latest_model,
+    point_to,
+    step_folder,
+)
+from train.weights import FILES, WORDS
 
 _POINTER = f"{CHECKPOINTS}/{POINTER}"
 _FILES = (RECIPE, WORDS, METRICS, STARTS)
+
+
+def fetch_model(place: str | Path) -> Path:
+    """A folder with the model of a run or of a model's folder, which may be at a URL: its newest checkpoint's.
+
+    Raises ModelNotFound where there is none.
+    """
+    if not is_url(place):
+        return latest_model(Path(place))
+    storage = Storage(str(place))
+    folder = ""
+    for pointer in (_POINTER, POINTER):
+        step = _read_pointer(storage, pointer).step
+        if step:
+            folder = f"{pointer.removesuffix(POINTER)}{step_folder(Path(), step).name}/"
+            break
+    target = copy_of(storage.url, "models")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        try:
+            _copy(storage, f"{folder}{name}", target / name)
+        except FileNotFoundError:
+            raise ModelNotFound(f"no model in {storage.url}: {folder}{name} is missing") from None
+    return target
+
+
+def _read_pointer(storage: Storage, key: str) -> Latest:
+    source = f"{storage.url}/{key}"
+    try:
+        return validate(Latest, json.loads(storage.read(key)), source=source)
+    except FileNotFoundError:
+        return Latest()
+    except ValueError as error:
+        raise InputError(f"{source} cannot be read ({error}); remove it to start from step 0") from error
+
+
+def _copy(storage: Storage, key: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}")  # somebody may be reading an older copy
+    with storage.local(key) as found:
+        shutil.copyfile(found, partial)
+    partial.replace(path)
 
 
 class Mirror:
@@ -28,22 +86,17 @@ class Mirror:
 
     def __init__(self, url: str, folder: Path) -> None:
         self._storage, self._folder = Storage(url), folder
+        self._is_copy = folder == copy_of(url, "runs")
 
     def latest(self) -> Latest:
         """The newest checkpoint that is there whole; step 0 where there is none."""
-        try:
-            data = self._storage.read(_POINTER)
-        except FileNotFoundError:
-            return Latest()
-        source = f"{self._storage.url}/{_POINTER}"
-        try:
-            return validate(Latest, json.loads(data), source=source)
-        except ValueError as error:
-            raise InputError(f"{source} cannot be read ({error}); remove it to start from step 0") from error
+        return _read_pointer(self._storage, _POINTER)
 
     def fetch(self) -> None:
         """Bring the newest checkpoint and the run's other files here, where the run is further there."""
         there, local = self.latest(), self._folder / CHECKPOINTS
+        if self._is_copy and (not there.step or there.step < latest(local).step):
+            shutil.rmtree(self._folder, ignore_errors=True)
         here = latest(local).step
         target = step_folder(local, there.step)
         # Of several machines with folders of their own, one may have removed what its pointer still names.
@@ -52,10 +105,7 @@ class Mirror:
         shutil.rmtree(target, ignore_errors=True)
         folders = (TENSORBOARD, f"{CHECKPOINTS}/{target.name}")
         for key in [*_FILES, *(key for folder in folders for key in self._storage.list(folder))]:
-            path = self._folder / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with self._storage.local(key) as found:
-                shutil.copyfile(found, path)
+            _copy(self._storage, key, self._folder / key)
         point_to(local, there)
 
     def put_checkpoint(self, step: int) -> None:

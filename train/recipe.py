@@ -4,12 +4,13 @@ Recipes that come with sayso lie in train/recipes and are found by name; `a.b=va
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import yaml
 from pydantic import Field, model_validator
 
+from sayso.caches import copy_of, is_url
 from sayso.config import Settings, load
 from sayso.errors import ConfigError
 from shards.mix import Source
@@ -183,7 +184,10 @@ class EvaluationSettings(Settings):
 class OutputSettings(Settings):
     """What is written where."""
 
-    folder: Path = Field(description="folder of this run: checkpoints, metrics, the recipe as resolved")
+    folder: Path = Field(
+        description="folder of this run, or any fsspec URL: checkpoints, metrics, the recipe as resolved; at a URL it "
+        "is trained in a copy on this machine, and mirror is the URL"
+    )
     mirror: str | None = Field(
         None,
         description="a second place for all of it, any fsspec URL: it is uploaded after each checkpoint, and brought "
@@ -193,6 +197,16 @@ class OutputSettings(Settings):
     keep: int = Field(2, ge=1, description="checkpoints that are kept, the newest ones")
     log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
     tensorboard: bool = Field(True, description="write the same figures for TensorBoard, under folder/tensorboard")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_a_url(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not is_url(given.get("folder")):
+            return given
+        url = given["folder"].rstrip("/")
+        if given.get("mirror") not in (None, url):
+            raise ValueError(f"folder is a URL, {url}: it is the mirror too, leave mirror away")
+        return {**given, "folder": copy_of(url, "runs"), "mirror": url}
 
 
 class Recipe(Settings):

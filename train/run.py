@@ -85,9 +85,7 @@ def _refuse_another_run(recipe: Recipe) -> None:
     path = recipe.output.folder / RECIPE
     if not path.exists():
         return
-    earlier = load(Recipe, path)
-    _refuse_other_cut(earlier, recipe)
-    before, now = flat(earlier.model_dump()), flat(recipe.model_dump())
+    before, now = flat(load(Recipe, path).model_dump()), flat(recipe.model_dump())
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     changed = [key for key in differing if not MAY_CHANGE.match(key)]
     if changed:
@@ -95,20 +93,6 @@ def _refuse_another_run(recipe: Recipe) -> None:
         raise ConfigError(
             f"{recipe.output.folder} holds a run of another recipe ({key} is {before.get(key)} there and "
             f"{now.get(key)} here); choose another output.folder"
-        )
-
-
-def _refuse_other_cut(earlier: Recipe, recipe: Recipe) -> None:
-    """Stage and number of ranks decide how ZeRO cuts a checkpoint's files; without it any number reads them."""
-    before, now, folder = earlier.engine, recipe.engine, recipe.output.folder
-    if not (before.zero_stage or now.zero_stage) or not latest(folder / CHECKPOINTS).step:
-        return
-    only = "with ZeRO a checkpoint fits only the stage and the number of ranks it was written with"
-    if before.zero_stage != now.zero_stage:
-        raise ConfigError(f"engine.zero_stage is {before.zero_stage} in {folder} and {now.zero_stage} here: {only}")
-    if before.world_size != now.world_size:
-        raise ConfigError(
-            f"engine.ranks times engine.nodes is {before.world_size} in {folder} and {now.world_size} here: {only}"
         )
 
 

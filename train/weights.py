@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sayso.config import Settings, validate
 from sayso.errors import ConfigError, InputError, ModelNotFound
@@ -18,7 +19,7 @@ from shards.reader import ReaderSettings
 from train.tasks import Model, ModelSettings, make_model
 from train.vocabulary import Vocabulary
 
-WEIGHTS, CARD, WORDS = "model.pt", "model.json", "vocabulary.json"
+FILES = WEIGHTS, CARD, WORDS = "model.pt", "model.json", "vocabulary.json"
 
 
 class ModelCard(Settings):
@@ -42,9 +43,9 @@ class Trained:
     card: ModelCard
 
 
-def save_model(folder: Path, trained: Trained) -> None:
-    """Write weights, settings and vocabulary into a folder."""
-    torch.save(trained.model.state_dict(), folder / WEIGHTS)
+def save_model(folder: Path, trained: Trained, weights: dict[str, Tensor] | None = None) -> None:
+    """Write weights (the model's own where none are given), settings and vocabulary into a folder."""
+    torch.save(trained.model.state_dict() if weights is None else weights, folder / WEIGHTS)
     (folder / CARD).write_text(json.dumps(trained.card.model_dump(mode="json"), indent=2))
     trained.vocabulary.save(folder / WORDS)
 
@@ -54,7 +55,7 @@ def load_model(folder: Path) -> Trained:
 
     Raises ModelNotFound where there is none, InputError where the files do not fit together.
     """
-    for name in (WEIGHTS, CARD, WORDS):
+    for name in FILES:
         if not (folder / name).is_file():
             raise ModelNotFound(f"no model in {folder}: {name} is missing; `sayso train` writes it into a run's folder")
     try:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from ops.cli import app
 from ops.runs import compare, find_runs, read_run
 from sayso.errors import ConfigError, InputError, SaysoError
+from sayso.storage import Storage
 
 
 def make_run(folder: Path, *, lr: float, falls: float, code: str = "a" * 64) -> Path:
@@ -80,6 +81,24 @@ def test_two_runs_are_compared(two: tuple[Path, Path]) -> None:
     assert re.search(r"optimiser\.lr .*0\.0001 .*0\.001", shown)
     assert re.search(r"loss .*4\.2250 .*3\.4500", shown)
     assert json.loads(sayso(*two, "--json"))["second"]["parameters"] == 9_670_000
+
+
+def test_runs_at_a_url_are_listed_and_compared_under_their_urls(
+    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    slow, fast = two
+    elsewhere = Storage("memory://bucket/runs")
+    for folder in two:
+        (folder / "model.pt").write_bytes(b"large")
+        for path in folder.iterdir():
+            elsewhere.put_file(path, f"{folder.name}/{path.name}")
+    names = [f"memory://bucket/runs/{folder.name}" for folder in (fast, slow)]
+    assert [run["folder"] for run in json.loads(sayso("memory://bucket/runs", "--json"))] == names
+    assert not list((tmp_path / "cache").rglob("model.pt"))  # nothing is fetched that is not read
+    found = json.loads(sayso(slow, names[0], "--json"))
+    assert [found[side]["folder"] for side in ("first", "second")] == [str(slow), names[0]]
+    assert [row["key"] for row in found["recipe"]] == ["optimiser.lr"]
 
 
 def test_curves_are_drawn(two: tuple[Path, Path], tmp_path: Path) -> None:

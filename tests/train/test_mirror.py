@@ -7,14 +7,24 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from sayso.errors import InputError
+from sayso.caches import copy_of
+from sayso.errors import InputError, ModelNotFound
 from sayso.storage import Storage
 from tests.conftest import S3
 from train.launch import TrainResult, launch
 from train.metrics import read_metrics
-from train.mirror import Mirror
+from train.mirror import Mirror, fetch_model
 from train.run import Latest, latest, point_to, step_folder
+from train.weights import load_model
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this machine keeps its copies."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def take_step(folder: Path, step: int) -> Latest:
@@ -75,10 +85,29 @@ def test_a_folder_that_is_further_stays_as_it_is(s3: S3, tmp_path: Path) -> None
         mirror.fetch()
 
 
-def test_a_run_goes_on_from_its_mirror_on_another_machine(
-    straight: TrainResult, small_recipe: Path, s3: S3, tmp_path: Path
+def test_a_copy_of_what_is_at_a_url_never_counts_for_more(s3: S3, cache: Path) -> None:
+    url = s3.url("run")
+    folder = copy_of(url, "runs")
+    assert folder.is_relative_to(cache)
+    reached = take_step(folder, 1)
+    here = Mirror(url, folder)
+    here.put_checkpoint(1)
+    here.put_pointer(reached, keep=2)
+    whole = contents(folder)
+    take_step(folder, 2)  # and the machine is gone before it is uploaded
+    here.fetch()
+    assert contents(folder) == whole
+    storage = Storage(url)
+    for key in storage.list(""):
+        storage.remove(key)
+    here.fetch()
+    assert not folder.exists()
+
+
+def test_a_run_goes_on_from_its_url_on_another_machine(
+    straight: TrainResult, small_recipe: Path, s3: S3, cache: Path, tmp_path: Path
 ) -> None:
-    mirror = f"output.mirror={s3.url('run')}"
+    url = s3.url("run")
     # The whole schedule, but no more steps than a spot instance gives: the rates are those of the unbroken run.
     lines = read_metrics(Path(straight.folder) / "metrics.jsonl")
     first = tmp_path / "first"
@@ -86,18 +115,26 @@ def test_a_run_goes_on_from_its_mirror_on_another_machine(
     shutil.rmtree(first / "checkpoints" / "step-00000060")
     cut = Latest(step=57, reader={**latest(first / "checkpoints").reader, "epoch": 28, "position": 16})
     point_to(first / "checkpoints", cut)
-    here = Mirror(mirror.partition("=")[2], first)
+    here = Mirror(url, first)
     here.put_checkpoint(57)
     here.put_pointer(cut, keep=2)
 
-    second = launch(small_recipe, [f"output.folder={tmp_path / 'second'}", mirror])
+    second = launch(small_recipe, [f"output.folder={url}"])
     assert second.started_from == 57
-    found = read_metrics(tmp_path / "second" / "metrics.jsonl")
+    assert Path(second.folder).is_relative_to(cache)
+    found = read_metrics(Path(second.folder) / "metrics.jsonl")
     assert [line["loss"] for line in found] == [line["loss"] for line in lines]
-    # What the ranks uploaded is what a third machine gets.
-    shutil.rmtree(tmp_path / "second")
-    third = launch(small_recipe, [f"output.folder={tmp_path / 'second'}", mirror])
+    # What the ranks uploaded is what a third machine gets, which keeps the run in a folder of its own.
+    shutil.rmtree(cache)
+    third = launch(small_recipe, [f"output.folder={tmp_path / 'third'}", f"output.mirror={url}"])
     assert (third.started_from, third.loss) == (60, straight.loss)
-    starts = [json.loads(line) for line in (tmp_path / "second" / "starts.jsonl").read_text().splitlines()]
+    starts = [json.loads(line) for line in (tmp_path / "third" / "starts.jsonl").read_text().splitlines()]
     assert [start["from_step"] for start in starts] == [0, 57]
-    assert list((tmp_path / "second" / "tensorboard").iterdir())
+    assert list((tmp_path / "third" / "tensorboard").iterdir())
+
+    expected = load_model(Path(straight.model)).model.state_dict()
+    for place in (url, f"{url}/checkpoints/", f"{url}/checkpoints/step-00000060", third.model, third.folder):
+        state = load_model(fetch_model(place)).model.state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in state.items()), place
+    with pytest.raises(ModelNotFound, match=r"no model in s3://.*/tensorboard: model\.pt is missing"):
+        fetch_model(f"{url}/tensorboard")

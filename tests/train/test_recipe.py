@@ -96,6 +96,7 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
             r"unknown key objective\.denominator \(allowed here: name, margin, same_video, normalised\)",
         ),
         ("model.video.widht=1", r"unknown key model\.video\.widht \(allowed here: width, embedding, "),
+        ("output={folder: s3://one/run, mirror: s3://two/run}", r"folder is a URL, s3://one/run: .* leave mirror away"),
         ("data.batch=many", r"data\.batch: .*integer"),
         ("optimiser.lr=-1", r"optimiser\.lr: .*greater than 0"),
         ("engine.ranks=3", r"data\.batch \d+ cannot be shared out over engine\.ranks 3"),

@@ -20,7 +20,7 @@ from train.evaluate.metrics import RetrievalMetrics, chance, retrieval_metrics
 from train.evaluate.pairs import Pair, read_pairs
 from train.evaluate.sight import Progress, Seen, counted, seen_in_export, seen_in_root, sight_of
 from train.evaluate.videos import Found, videos_in_root
-from train.run import latest_model
+from train.mirror import fetch_model
 from train.weights import load_model
 
 
@@ -44,7 +44,7 @@ class RetrievalResult(RetrievalMetrics):
 
 
 def evaluate_retrieval(
-    checkpoint: Path,
+    checkpoint: str | Path,
     root: str,
     *,
     pairs: Path | None = None,
@@ -54,7 +54,7 @@ def evaluate_retrieval(
     device: str = "auto",
     progress: Progress = lambda done, total: None,
 ) -> RetrievalResult:
-    """Evaluate a run's folder or a model's folder on the pairs of a CSV, or on the split of an export of a root.
+    """Evaluate a run's or a model's folder or URL on the pairs of a CSV, or on the split of an export of a root.
 
     Videos of the CSV that the root does not have are counted in `videos`; the figures rest on those it has. Of an
     export each distinct anchor narration is one candidate. `progress(done, total)` is called for every clip, or
@@ -63,7 +63,7 @@ def evaluate_retrieval(
     """
     if (pairs is None) == (export is None):
         raise ConfigError("give either a CSV of pairs or the name of an export to evaluate on")
-    folder = latest_model(checkpoint)
+    folder = fetch_model(checkpoint)
     embedder = Embedder(load_model(folder), device)
     sight = sight_of(embedder, published=False)
     opened = Root(root).open()
