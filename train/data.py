@@ -6,6 +6,7 @@ and counted. The position is counted in steps that were taken, not in clips that
 
 import functools
 import hashlib
+import importlib
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -74,8 +75,12 @@ class Batches:
         self.per_epoch = steps_per_epoch(settings, reader)
 
     def from_step(self, step: int, last: int) -> Iterator[Batch]:
-        """Micro-batches of the steps [step, last), over as many epochs as they span, fetched ahead by a thread."""
-        return ahead(self._from_step(step, last), AHEAD)
+        """Micro-batches of the steps [step, last), over as many epochs as they span, fetched ahead.
+
+        By a thread where there are no workers: processes forked in the middle of a step may find a lock held for ever.
+        """
+        batches = self._from_step(step, last)
+        return batches if self.settings.workers else ahead(batches, AHEAD)
 
     def _from_step(self, step: int, last: int) -> Iterator[Batch]:
         while step < last:
@@ -90,6 +95,8 @@ class Batches:
         return self.reader.state_at(epoch, done * self.settings.batch)
 
     def _loader(self) -> DataLoader[Clip]:
+        if self.settings.workers:
+            importlib.import_module("av")  # before workers are forked, so that they share it
         return DataLoader(
             self.reader,
             batch_size=self.reader.batch_size,

@@ -150,7 +150,7 @@ def run_one_rank(folder: Path, ranks: int, rank: int) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from train.launch import free_port
+    from train.node import free_port
 
     folder = tmp_path_factory.mktemp("zero")
     running = []
