@@ -135,6 +135,8 @@ def run_pipeline(root: Root, pipeline: Pipeline, only: Sequence[str] | None, bar
         raise InputError(
             f"{root.url} holds nothing for {', '.join(only or ())} (its stages: {known}); discover it first"
         )
+    for stage in chosen:
+        stage.check()
     # Ray says on stdout which of its processes died, where a command's data goes. A run that is refused must leave the
     # configuration of the one at work alone.
     with redirect_stdout(sys.stderr), Engine(root, pipeline.engine) as engine, engine.hold(chosen):

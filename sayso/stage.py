@@ -44,6 +44,10 @@ class Stage(ABC, Generic[In, Out]):
     def __init__(self, root: Root) -> None:
         self.root = root
 
+    def check(self) -> None:
+        """Raise what the user has to mend before a run starts; nothing is written."""
+        return
+
     def begin(self) -> None:
         """What is to be done on the driver before the inputs are looked up."""
         return

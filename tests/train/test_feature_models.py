@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import pickle
 from pathlib import Path
@@ -24,23 +23,12 @@ from transformers import (
 )
 
 from sayso.errors import ConfigError, InputError, ModelNotFound
-from tests.films import random_model
+from tests.films import MEANS, MEANS_OF_ONE, random_model
 from train.features.models import find_model
 from train.features.settings import FeaturesSettings, StreamSettings
 from train.models.s3dg import S3DG
 from train.weights import load_model
 
-# Made by onnx.helper: GlobalAveragePool and Flatten to "pooler_output". The first takes any batch and size and has the
-# pixels as another output before it, the second takes one picture of 32 px.
-ANY = base64.b85decode(
-    "2nZ4YI<El=4hjKy5(8~va3Ta!Wo&f{843Y-5&>``5l3uqVqt7Sc4cy5XJt@tZ)^%13IT8u4RCL7Y-Ms^Z*_EVb#x*JMr>hpbY*T50cTns3ITW$844E&"
-    "0TL4m0}=sZ3IYfN3Ih@Wa|#0z0dry?3IlCna1t2`7YG3o6AA+o0b&XQ2m=ZO5&?4x0}=sqVjv0)aBpvHWpZC{b#!obbP^8=4F~}e2?_%e0b&XQ2m?X{"
-    "3IGrd"
-)
-FIXED = base64.b85decode(
-    "2nZ4YI(Z5i3ITW$0dOJ_M{I9mVQfKmWpZI>Wl(Q#Yzi9+0dNuxaBpvHWpZC{b#!obbRq{vY+-bCWo{AyXIdKy0eBJ?3KR$d5)cXk2muNL2m=ZN2p|dq"
-    "2q0n~3Jq{?Z)|09UvG7EaCLMN4hjqi0TKub0tf*L0tf>_1PTBU4F"
-)
 CPU = torch.device("cpu")
 
 
@@ -135,7 +123,7 @@ def test_a_model_of_transformers_says_its_size_itself(tmp_path: Path) -> None:
     assert (crop.size, crop.short_side) == (24, 30)
 
 
-@pytest.mark.parametrize(("model", "size"), [(ANY, 20), (FIXED, None)], ids=["any", "fixed"])
+@pytest.mark.parametrize(("model", "size"), [(MEANS, 20), (MEANS_OF_ONE, None)], ids=["any", "fixed"])
 def test_onnx_files_are_run(model: bytes, size: int | None, tmp_path: Path) -> None:
     (tmp_path / "means.onnx").write_bytes(model)
     mean, std = (0.5, 0.25, 0.0), (1.0, 2.0, 4.0)
@@ -197,7 +185,7 @@ def test_weights_that_are_not_all_there_are_refused_and_not_drawn(tmp_path: Path
 
 def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    (tmp_path / "fixed.onnx").write_bytes(FIXED)
+    (tmp_path / "fixed.onnx").write_bytes(MEANS_OF_ONE)
     np.save(tmp_path / "numbers.npy", np.zeros(3))
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
     torch.save(S3DG(width=0.125).state_dict(), tmp_path / "narrow.pth")

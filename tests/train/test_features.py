@@ -23,10 +23,9 @@ from shards.decode import decode
 from shards.reader import ClipReader, ReaderSettings
 from shards.settings import ShardSettings
 from shards.stage import MakeShards
-from tests.films import COLOURS, film, random_model
+from tests.films import COLOURS, MEANS, film, random_model
 from tests.made import put
 from tests.shards.conftest import Lab
-from tests.train.test_feature_models import ANY
 from train.features.settings import FeaturesSettings
 from train.features.stage import MakeFeatures
 from train.weights import load_model
@@ -38,7 +37,7 @@ SECONDS = 9.0
 def settings(tmp_path_factory: pytest.TempPathFactory) -> FeaturesSettings:
     """The mean colour of a picture a second, and a small S3D-G of 4 frames at 5 fps, 1.5 times a second."""
     folder = tmp_path_factory.mktemp("models")
-    (folder / "means.onnx").write_bytes(ANY)
+    (folder / "means.onnx").write_bytes(MEANS)
     plain = {"mean": (0, 0, 0), "std": (1, 1, 1)}
     streams = [
         {"name": "3d", "fps": 1.5, "kind": "s3d", "model": str(random_model(folder / "s3d")), "batch": 4},
@@ -78,7 +77,7 @@ def media_row(root: Root, video: str, data: bytes, *, width: int = 64) -> Media:
 
 def opened(root: Root, settings: FeaturesSettings) -> MakeFeatures:
     stage = MakeFeatures(root, settings)
-    stage.begin()
+    stage.check()
     stage.open()
     return stage
 

@@ -116,6 +116,7 @@ class Onnx(ImageModel):
         options = onnxruntime.SessionOptions()
         # Sums of several threads come out in another order on another number of cores.
         options.intra_op_num_threads = 1
+        options.log_severity_level = 3  # errors; of warnings there may be a line a weight
         try:
             return onnxruntime.InferenceSession(str(self.path), options, providers=[provider])
         except Exception as error:  # noqa: BLE001  onnxruntime's errors have no other class in common

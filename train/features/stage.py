@@ -40,7 +40,7 @@ class MakeFeatures(Stage[Media, Features]):
         self.settings = settings
         self.resources = Resources(cpus=1.0, gpus=1.0 if settings.device == "cuda" else 0.0)
 
-    def begin(self) -> None:
+    def check(self) -> None:
         """Find the models. ConfigError where the root has features of others: those of all videos are to be alike."""
         wanted = {name: (model.settings.fps, model.name) for name, model in self._find().items()}
         there = next(self.root.table(Features).rows(), None)
