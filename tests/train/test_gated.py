@@ -275,7 +275,7 @@ def test_a_root_without_features_says_how_to_make_them(
     with pytest.raises(InputError, match=r"none of its 1 videos is there \(red0: no features 2d, 3d; run `sayso feat"):
         measure(YouCook2([Pair("red0", 0, 5, "red")]), embedder, small_root)
     (tmp_path / "pairs.csv").write_text("video_id,start,end,text\nred0,0,5,red\n")
-    with pytest.raises(InputError, match="no features 2d, 3d; run `sayso features`"):
+    with pytest.raises(InputError, match="no features 2d, 3d; run `sayso features --root"):
         evaluate_retrieval(Path(trained.folder), small_root.url, pairs=tmp_path / "pairs.csv")
     with pytest.raises(InputError, match=r"has no features 2d, 3d.* export of kind features"):
         evaluate_retrieval(Path(trained.folder), small_root.url, export="clips")

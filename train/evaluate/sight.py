@@ -113,14 +113,14 @@ class FeatureSight(Sight):
 
     def fit(self, videos: Videos) -> Videos:
         """The videos whose features are in the root's table."""
-        there, missing = {}, dict(videos.missing)
+        there, missing, names = {}, dict(videos.missing), ", ".join(self.streams)
         for video_id, media in videos.there.items():
             row = videos.features.get(media.video_id)
             if row and self.streams.keys() <= {stream.name for stream in row.streams}:
                 there[video_id] = media
                 self._check_sizes(row)
             else:
-                missing[video_id] = f"no features {', '.join(self.streams)}; run `sayso features`"
+                missing[video_id] = f"no features {names}; run `sayso features --root {videos.root.url}`"
         return Videos(videos.root, there, missing)
 
     def _check_sizes(self, row: Features) -> None:
