@@ -239,17 +239,13 @@ class Document(Row):
 
 
 class FeatureStream(StoredObject):
-    """What one model makes of a video's picture, row after row: a .npy of float16 (rows, dim), free of pickles.
-
-    Row i stands for [i / fps, (i + 1) / fps). It is made of frames around the middle of that; how many and which is a
-    property of `model`, which names the model, its weights' SHA-256 and what it looks at.
-    """
+    """What a model makes of a video: float16 (rows, dim) as .npy, row i standing for [i / fps, (i + 1) / fps)."""
 
     name: str
     rows: int
     dim: int
-    fps: float = Field(description="rows a second")
-    model: str
+    fps: float
+    model: str = Field(description="the SHA-256 of its weights, and what it sees for a row")
 
 
 class Features(Row):

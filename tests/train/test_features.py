@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from shards.decode import decode
 from shards.reader import ClipReader, ReaderSettings
 from shards.settings import ShardSettings
 from shards.stage import MakeShards
-from tests.films import COLOURS, MEANS, film, random_model
+from tests.films import COLOURS, MEANS, MEANS_OF_ONE, film, random_model
 from tests.made import put
 from tests.shards.conftest import Lab
 from train.features.settings import FeaturesSettings
@@ -171,6 +172,20 @@ def test_a_root_has_features_of_one_kind(filled: Root, settings: FeaturesSetting
         opened(filled, settings.model_copy(update={"streams": [settings.streams[0], denser]}))
     with pytest.raises(ConfigError, match=r"2d: onnx .* there, nothing here"):
         opened(filled, settings.model_copy(update={"streams": settings.streams[:1]}))
+
+
+def test_a_machine_with_other_weights_is_refused(filled: Root, settings: FeaturesSettings, tmp_path: Path) -> None:
+    """A worker gets the stage as the driver had it, and finds the files of its own machine."""
+    model = tmp_path / "means.onnx"
+    model.write_bytes(MEANS)
+    own = settings.streams[1].model_copy(update={"model": str(model), "size": None})
+    stage = MakeFeatures(filled, settings.model_copy(update={"streams": [own]}))
+    stage.check()
+    sent = pickle.dumps(stage)
+    pickle.loads(sent).open()
+    model.write_bytes(MEANS_OF_ONE)
+    with pytest.raises(ConfigError, match="a worker's machine has other models"):
+        pickle.loads(sent).open()
 
 
 def test_cuda_is_asked_for_where_there_is_none(filled: Root, settings: FeaturesSettings) -> None:

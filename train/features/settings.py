@@ -30,7 +30,7 @@ class StreamSettings(Settings):
     short_side: int | None = Field(None, ge=1, description="short side before that is cut out, in px")
     mean: Colour | None = Field(None, description="transformers, onnx: mean of red, green, blue in [0, 1]")
     std: Colour | None = Field(None, description="transformers, onnx: standard deviation of the same")
-    batch: int = Field(8, ge=1, description="rows that are computed together")
+    batch: int = Field(4, ge=1, description="rows that are computed together; more on a GPU")
 
     @model_validator(mode="after")
     def _consistent(self) -> "StreamSettings":
@@ -53,7 +53,7 @@ class FeaturesSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where it is there")
     offline: bool = Field(False, description="never ask the hub for a model")
     seconds_at_least: float = Field(300.0, gt=0, description="wall-clock seconds that any video may take")
-    seconds_per_second: float = Field(30.0, gt=0, description="further wall-clock seconds for each second of video")
+    seconds_per_second: float = Field(60.0, gt=0, description="further wall-clock seconds for each second of video")
 
     @model_validator(mode="after")
     def _distinct(self) -> "FeaturesSettings":

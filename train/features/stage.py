@@ -8,7 +8,7 @@ The same proxy gives the same bytes on the same kind of device. What row i stand
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -39,22 +39,17 @@ class MakeFeatures(Stage[Media, Features]):
         super().__init__(root)
         self.settings = settings
         self.resources = Resources(cpus=1.0, gpus=1.0 if settings.device == "cuda" else 0.0)
+        self.checked: _Told | None = None
+        """What the streams were when the run began: workers on other machines must have the same."""
 
     def check(self) -> None:
         """Find the models. ConfigError where the root has features of others: those of all videos are to be alike."""
-        wanted = {name: (model.settings.fps, model.name) for name, model in self._find().items()}
+        self.checked = _told(self._find())
         there = next(self.root.table(Features).rows(), None)
-        if there is None:
-            return
-        known = {stream.name: (stream.fps, stream.model) for stream in there.streams}
-        if known != wanted:
-            differing = sorted(name for name in known | wanted if known.get(name) != wanted.get(name))
-            told = "; ".join(
-                f"{name}: {_told(known.get(name))} there, {_told(wanted.get(name))} here" for name in differing
-            )
-            raise ConfigError(
-                f"features.streams: this root has features of other streams ({told}); "
-                "set them back, or take another root"
+        if there is not None:
+            known = {stream.name: _told_of(stream.fps, stream.model) for stream in there.streams}
+            _compare(
+                self.checked, known, "this root has features of other streams", "set them back, or take another root"
             )
 
     def time_limit(self, row: Media) -> float:
@@ -66,9 +61,11 @@ class MakeFeatures(Stage[Media, Features]):
         return row.duration
 
     def open(self) -> None:
-        """Load the models."""
+        """Load the models. ConfigError where they are others here than where the run was begun."""
         device = _device(self.settings.device)
         self.models = self._find()
+        if self.checked is not None:
+            _compare(_told(self.models), self.checked, "a worker's machine has other models", "give all the same files")
         self.looks = {name: model.load(device) for name, model in self.models.items()}
 
     def _find(self) -> dict[str, FrozenModel]:
@@ -174,8 +171,25 @@ def _device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def _told(stream: tuple[float, str] | None) -> str:
-    return "nothing" if stream is None else f"{stream[1]} at {stream[0]:g} rows a second"
+_Told = dict[str, str]
+"""By the names of streams what they are, for people and to compare."""
+
+
+def _told(models: Mapping[str, FrozenModel]) -> _Told:
+    return {name: _told_of(model.settings.fps, model.name) for name, model in models.items()}
+
+
+def _told_of(fps: float, model: str) -> str:
+    return f"{model} at {fps:g} rows a second"
+
+
+def _compare(here: _Told, there: _Told, what: str, fix: str) -> None:
+    differing = sorted(name for name in here | there if here.get(name) != there.get(name))
+    if differing:
+        told = "; ".join(
+            f"{name}: {there.get(name, 'nothing')} there, {here.get(name, 'nothing')} here" for name in differing
+        )
+        raise ConfigError(f"features.streams: {what} ({told}); {fix}")
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class S3D(FrozenModel):
 
 
 def _trained(folder: Path) -> S3DG:
-    tower = load_model(folder).model.video
+    tower = getattr(load_model(folder).model, "video", None)
     if not isinstance(tower, S3DG):
         raise InputError(f"{folder}: has no S3D-G, it was trained on features itself")
     return tower
