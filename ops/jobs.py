@@ -37,6 +37,7 @@ _STOP_SECONDS = 60
 _LOOK_SECONDS = 1.0
 _TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
+_ROOT = re.compile(r"(--root|data\.root|output\.(folder|mirror))=")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 # Ray puts the node's own variables into such places of a value, and there is no way to tell it not to.
 _EXPANDED = re.compile(r"\$(\w|\{)")
@@ -222,7 +223,9 @@ def _resolved(address: str | None) -> str:
 def _refuse_relative_root(arguments: Sequence[str]) -> None:
     """A job's working directory is a copy that goes away with the job; a root below it would go with it."""
     roots = [after for option, after in pairwise(arguments) if option == "--root"]
-    roots += [each.partition("=")[2] for each in arguments if re.match(r"(--root|data\.root|output\.folder)=", each)]
+    roots += [
+        each.partition("=")[2] for each in arguments if re.match(r"(--root|data\.root|output\.(folder|mirror))=", each)
+    ]
     for root in roots:
         if "://" not in root and not Path(root).is_absolute():
             raise InputError(f"{root}: lost with the job's working directory; give a URL or an absolute path")

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -28,6 +28,7 @@ from sayso.code import check_same_code, code_hash
 from sayso.engine import EngineSettings
 from sayso.engine.cluster import Cluster
 from sayso.errors import ConfigError, Crashed, InputError, SaysoError, WorkFailed
+from sayso.storage import Storage
 from train.mirror import Mirror
 from train.node import GRACE, LOST, POLL, Facts, Node, Reached, say
 from train.recipe import Recipe
@@ -79,22 +80,20 @@ class Member(Node):
         check_same_code(driver_code)
         return self.facts()
 
-    def leave_mark(self, name: str) -> None:
-        """Put a file into the run's folder, for other machines to look for."""
-        folder = self.recipe.output.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+    def leave_mark(self, place: str, name: str) -> None:
+        """Put an object into a folder or under a URL, for other machines to look for."""
+        Storage(place).put_bytes(b"", name)
 
-    def sees_mark(self, name: str) -> bool:
-        """Whether another machine's file is in the run's folder, which then is one that both share."""
+    def sees_mark(self, place: str, name: str) -> bool:
+        """Whether another machine's object is there, so that the place is one that both share."""
         deadline = time.monotonic() + _SEEN_WITHIN
-        while not (found := (self.recipe.output.folder / name).exists()) and time.monotonic() < deadline:
+        while not (found := Storage(place).exists(name)) and time.monotonic() < deadline:
             time.sleep(POLL)
         return found
 
-    def remove_mark(self, name: str) -> None:
-        """Take the file away again."""
-        (self.recipe.output.folder / name).unlink(missing_ok=True)
+    def remove_mark(self, place: str, name: str) -> None:
+        """Take the object away again."""
+        Storage(place).remove(name)
 
     def settled(self) -> dict[str, bytes]:
         """The files that `prepare` left in the run's folder."""
@@ -201,10 +200,9 @@ class _Remote:
 
     def end(self, finishing: Any, deadline: float) -> None:
         """Wait until nothing is left of the ranks, then dismiss the actor."""
-        try:
-            self._write(ray.get(finishing, timeout=max(0.0, deadline - time.monotonic())))
-        except RayError:  # lost, or too late: the ranks end when they see that the actor has
-            self._code = LOST
+        patience = 0.0 if self._code == LOST else max(0.0, deadline - time.monotonic())
+        with suppress(RayError):  # lost, or too late: the ranks end when they see that the actor has
+            self._write(ray.get(finishing, timeout=patience))
         ray.kill(self.actor)
 
 
@@ -255,12 +253,9 @@ class Gang:
 
     def prepare(self) -> Plan:
         """Settle the run's folder, which the machines share, or the folders, where output.mirror is what they share."""
-        mark = f".seen-by-{secrets.token_hex(8)}"
-        self._first("leave_mark", mark)
-        shared = all(self._others("sees_mark", mark))
-        self._first("remove_mark", mark)
         folder, mirror = self._recipe.output.folder, self._recipe.output.mirror
-        if not shared and mirror is None:
+        shared = self._share(str(folder))
+        if not shared and (mirror is None or not self._share(mirror)):
             raise InputError(
                 f"output.folder {folder} is not the same folder on {' and '.join(self.names)}: give one on a file "
                 "system that they share, or output.mirror=URL, which each of them reads and writes"
@@ -276,6 +271,15 @@ class Gang:
         if not shared:
             self._first("keep_own_folder")
         return plan
+
+    def _share(self, place: str) -> bool:
+        """Whether what the first machine writes there is seen by all."""
+        mark = f"seen-by-{secrets.token_hex(8)}"
+        self._first("leave_mark", place, mark)
+        try:
+            return all(self._others("sees_mark", place, mark))
+        finally:
+            self._first("remove_mark", place, mark)
 
     def start(self) -> None:
         """Start the ranks on all machines."""
