@@ -131,6 +131,5 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def frames_to_device(frames: Tensor, device: torch.device) -> Tensor:
     """uint8 (B, T, H, W, 3) -> float (B, 3, T, H, W) in [0, 1] on the device, where the bytes become floats."""
-    floats = frames.to(device, non_blocking=True).permute(0, 4, 1, 2, 3).float().div_(255)
-    # The permuted order is channels-last, which CUDA is quicker with and a CPU is not.
-    return floats if device.type == "cuda" else floats.contiguous()
+    # The permuted order is channels-last, which the video tower wants.
+    return frames.to(device, non_blocking=True).permute(0, 4, 1, 2, 3).float().div_(255)
