@@ -7,7 +7,7 @@ and counted. The position is counted in steps that were taken, not in clips that
 import functools
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -93,7 +93,7 @@ class Batches:
         )
 
 
-def ahead(batches: Iterator[Batch], most: int) -> Iterator[Batch]:
+def ahead(batches: Iterator[Batch], most: int) -> Generator[Batch]:
     """The same batches, of which a thread gets at most so many before they are asked for.
 
     Decoding lets go of Python's lock, so the thread works while a step is taken. What goes wrong in it is raised where
