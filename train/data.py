@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -107,7 +107,7 @@ class Batches:
         )
 
 
-def ahead(batches: Iterator[Batch], most: int) -> Iterator[Batch]:
+def ahead(batches: Iterator[Batch], most: int) -> Generator[Batch]:
     """The same batches, of which a thread gets at most so many before they are asked for.
 
     Decoding lets go of Python's lock, so the thread works while a step is taken. What goes wrong in it is raised where
@@ -157,6 +157,5 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def frames_to_device(frames: Tensor, device: torch.device) -> Tensor:
     """uint8 (B, T, H, W, 3) -> float (B, 3, T, H, W) in [0, 1] on the device, where the bytes become floats."""
-    floats = frames.to(device, non_blocking=True).permute(0, 4, 1, 2, 3).float().div_(255)
-    # The permuted order is channels-last, which CUDA is quicker with and a CPU is not.
-    return floats if device.type == "cuda" else floats.contiguous()
+    # The permuted order is channels-last, which the video tower wants.
+    return frames.to(device, non_blocking=True).permute(0, 4, 1, 2, 3).float().div_(255)

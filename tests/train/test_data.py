@@ -1,11 +1,15 @@
+import itertools
+import threading
+import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import torch
 
-from sayso.errors import ConfigError
+from sayso.errors import ConfigError, CorruptObject
 from sayso.root import Root
-from train.data import Batches, frames_to_device, narrations, open_reader, to_device
+from train.data import Batch, Batches, ahead, frames_to_device, narrations, open_reader, to_device
 from train.recipe import DataSettings, load_recipe
 from train.vocabulary import Vocabulary
 
@@ -104,11 +108,37 @@ def test_exports_are_mixed_and_resumed_at_any_step(small_recipe: Path) -> None:
     assert sorted(narrations(settings)) == sorted(narrations(data_settings(small_recipe)))
 
 
-def test_bytes_become_floats_channels_first() -> None:
+def test_bytes_become_floats_with_their_channels_together() -> None:
     frames = torch.randint(0, 256, (2, 4, 6, 5, 3), dtype=torch.uint8)
     found = frames_to_device(frames, torch.device("cpu"))
     torch.testing.assert_close(found, frames.permute(0, 4, 1, 2, 3) / 255)
-    assert found.is_contiguous()
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_batches_are_fetched_ahead_so_many_and_no_more() -> None:
+    fetched = []
+
+    def numbers() -> Generator[Batch]:
+        for number in range(5):
+            fetched.append(number)
+            yield {"number": number}
+        raise CorruptObject("the sixth is broken")
+
+    batches = ahead(numbers(), 2)
+    assert next(batches) == {"number": 0}
+    while len(fetched) < 3:  # the two that follow come by themselves
+        time.sleep(0.01)
+    assert fetched == [0, 1, 2]
+    assert [batch["number"] for batch in itertools.islice(batches, 4)] == [1, 2, 3, 4]
+    with pytest.raises(CorruptObject, match="the sixth"):
+        next(batches)
+
+    fetched.clear()
+    batches = ahead(numbers(), 2)
+    next(batches)
+    batches.close()  # as a run does that is stopped; nothing is fetched any more
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+    assert len(fetched) <= 3
 
 
 def test_a_batch_that_no_epoch_fills_is_refused(small_recipe: Path) -> None:
