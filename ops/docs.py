@@ -16,6 +16,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from sayso.config import nested_models
+
 _MADE = "<!-- Written by `make docs`; do not edit. -->"
 
 
@@ -51,13 +53,28 @@ def _table(model: type[BaseModel]) -> Iterator[str]:
     yield from _rows(model, "")
 
 
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+def _rows(model: type[BaseModel], prefix: str, only: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         key = f"{prefix}{name}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _rows(field.annotation, f"{key}.")
+            yield from _rows(field.annotation, f"{key}.", only)
+        elif field.discriminator:
+            yield from _choice(field, f"{key}.")
         else:
-            yield f"| `{key}` | {_type(field)} | {_default(field)} | {field.description or ''} |"
+            yield f"| `{key}` | {_type(field)} | {_default(field)} | {only}{field.description or ''} |"
+
+
+def _choice(field: FieldInfo, prefix: str) -> Iterator[str]:
+    """The keys of a choice between settings, which have a name each: those of each in turn, its name first."""
+    chosen = field.get_default(call_default_factory=True)
+    choices = {str(each.model_fields["name"].default): each for each in nested_models(field.annotation)}
+    meanings = "; ".join(f"{name}: {each.model_fields['name'].description}" for name, each in choices.items())
+    names = ", ".join(f"'{name}'" for name in choices)
+    yield f"| `{prefix}name` | `Literal[{names}]` | `{chosen.name}` | {meanings} |"
+    for name, each in choices.items():
+        rows = _rows(each, prefix, f"({name}) ")
+        next(rows)  # the name
+        yield from rows
 
 
 _LIMITS = {"gt": "> ", "ge": "≥ ", "lt": "< ", "le": "≤ "}

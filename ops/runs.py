@@ -30,7 +30,7 @@ class Run(BaseModel):
     """A training run as its folder tells it. Figures are None where the run has not written them."""
 
     folder: str
-    task: str
+    objective: str
     started: str | None
     starts: int
     step: int
@@ -82,7 +82,7 @@ def read_run(folder: Path) -> Run:
     last = starts[-1] if starts else {}
     return Run(
         folder=str(folder),
-        task=str(_recipe(folder).get("task")),
+        objective=str(_recipe(folder).get("objective", {}).get("name")),
         started=starts[0]["started"] if starts else None,
         starts=len(starts),
         step=int(lines[-1]["step"]) if lines else 0,
@@ -164,14 +164,14 @@ _FIGURES = {
 
 def show_runs(runs: Sequence[Run]) -> None:
     """A table of runs on stdout."""
-    columns = ("run", "task", "started", "steps", "loss", "val loss", "samples/s", "data wait", "MFU", "code")
+    columns = ("run", "objective", "started", "steps", "loss", "val loss", "samples/s", "data wait", "MFU", "code")
     show.table("Runs", columns, [_row(run) for run in runs], right=frozenset(columns[3:9]))
 
 
 def _row(run: Run) -> tuple[str, ...]:
     steps = f"{run.step}/{run.total}" if run.total else str(run.step)
     figures = (_figure(run, key) for key in ("loss", "val_loss", "samples_per_second", "data_wait", "mfu"))
-    return (run.folder, run.task, run.started or "", steps, *figures, run.code or "")
+    return (run.folder, run.objective, run.started or "", steps, *figures, run.code or "")
 
 
 def _figure(run: Run, key: str) -> str:

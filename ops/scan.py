@@ -2,7 +2,7 @@
 
 *.parquet        every text in every column of every row, nested ones too, live or out of use
 *.tar            the names of all members, and the bytes of those that are JSON
-pictures, sound  their keys only: an id is not in the media
+media, features  their keys only: an id is not in pictures, sound or numbers
 everything else  all bytes: logs, manifests, settings, captions, half-written files
 """
 
@@ -22,7 +22,7 @@ from sayso.ids import safe
 from sayso.rewrite import batches
 from sayso.storage import PARTIAL, Storage
 
-_MEDIA = (".mp4", ".m4a", ".jpg", ".mkv", ".webm", ".mov", ".avi", ".ts", ".mp3", ".ogg", ".wav", ".flac")
+_MEDIA = (".mp4", ".m4a", ".jpg", ".npy", ".mkv", ".webm", ".mov", ".avi", ".ts", ".mp3", ".ogg", ".wav", ".flac")
 _CHUNK_BYTES = 4 << 20
 _MOST_EXAMPLES = 20
 
@@ -44,7 +44,9 @@ class Names:
         assert ids, "nothing to look for"
         self.ids = frozenset(ids)
         self._parts = sorted({form for each in ids for form in (each, safe(each))})
-        forms = "|".join(f"{re.escape(each)}(?![A-Za-z0-9_-])|{re.escape(safe(each))}(?=_[0-9]{{9}})" for each in ids)
+        forms = "|".join(
+            f"{re.escape(each)}(?![A-Za-z0-9_-])|{re.escape(safe(each))}(?=_[0-9]{{9}}|\\.)" for each in ids
+        )
         # An id may be the beginning or the end of another one.
         self._text = re.compile(f"(?<![A-Za-z0-9_:-])(?:{forms})")
         self._bytes = re.compile(self._text.pattern.encode())

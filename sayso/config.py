@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from sayso.errors import ConfigError
 
@@ -81,27 +81,40 @@ def validate(model: type[S], data: Mapping[str, Any], source: str) -> S:
         raise ConfigError(f"{source}: " + "; ".join(problems)) from None
 
 
+def named(default: str) -> BeforeValidator:
+    """Beside Field(discriminator="name") of a choice of settings: without a name it is the `default` one."""
+    return BeforeValidator(lambda value: {"name": default, **value} if isinstance(value, dict) else value)
+
+
 def _explain(model: type[BaseModel], kind: str, location: tuple[int | str, ...], message: str) -> str:
-    name = ".".join(str(part) for part in location)
-    if kind == "extra_forbidden":
-        parent = _model_at(model, location[:-1])
+    unknown = kind == "extra_forbidden"
+    names, parent = _find(model, location[:-1] if unknown else location)
+    if unknown:
         allowed = ", ".join(parent.model_fields) if parent else "no keys"
-        return f"unknown key {name} (allowed here: {allowed})"
+        return f"unknown key {'.'.join([*names, str(location[-1])])} (allowed here: {allowed})"
+    name = ".".join(names)
     return f"{name}: {message[0].lower()}{message[1:]}" if name else message
 
 
-def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel] | None:
-    """The settings class at a place in the tree; indices of lists and tags of unions are passed over."""
-    current: type[BaseModel] | None = model
+def _find(model: type[BaseModel], location: Iterable[int | str]) -> tuple[list[str], type[BaseModel] | None]:
+    """A place in the tree as its keys are written, and the settings class there.
+
+    Of a choice pydantic's places also have the name that was chosen. Indices of lists are passed over.
+    """
+    names, there = [], [model]
     for part in location:
-        if current is None or not isinstance(part, str) or part not in current.model_fields:
+        chosen = [each for each in there if len(there) > 1 and each.model_fields["name"].default == part]
+        if chosen:
+            there = chosen
             continue
-        current = nested_model(current.model_fields[part].annotation)
-    return current
+        names.append(str(part))
+        if there and isinstance(part, str) and part in there[0].model_fields:
+            there = nested_models(there[0].model_fields[part].annotation)
+    return names, there[0] if there else None
 
 
-def nested_model(annotation: Any) -> type[BaseModel] | None:
-    """The settings class inside an annotation such as `X`, `X | None` or `list[X]`, if there is one."""
+def nested_models(annotation: Any) -> list[type[BaseModel]]:
+    """The settings classes inside an annotation such as `X`, `X | None`, `list[X]` or a choice, `X | Y`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := nested_model(arg))), None)
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in nested_models(argument)]

@@ -238,7 +238,35 @@ class Document(Row):
         return [StoredObject(key=image.key, sha256=image.sha256, bytes=image.bytes) for image in self.images]
 
 
-SampleKind = Literal["clip", "audio", "image", "document"]
+class FeatureStream(StoredObject):
+    """What one model makes of a video's picture, row after row: a .npy of float16 (rows, dim), free of pickles.
+
+    Row i stands for [i / fps, (i + 1) / fps). It is made of frames around the middle of that; how many and which is a
+    property of `model`, which names the model, its weights' SHA-256 and what it looks at.
+    """
+
+    name: str
+    rows: int
+    dim: int
+    fps: float = Field(description="rows a second")
+    model: str
+
+
+class Features(Row):
+    """A video as frozen models see it, one stream of rows a model. The streams of all videos are alike."""
+
+    table: ClassVar[str] = "features"
+    key_columns: ClassVar[tuple[str, ...]] = ("video_id",)
+
+    video_id: str
+    streams: list[FeatureStream]
+
+    def objects(self) -> list[StoredObject]:
+        """The rows of each stream."""
+        return [StoredObject(key=stream.key, sha256=stream.sha256, bytes=stream.bytes) for stream in self.streams]
+
+
+SampleKind = Literal["clip", "audio", "image", "document", "features"]
 
 
 class PlannedSample(Part):
@@ -246,7 +274,9 @@ class PlannedSample(Part):
 
     Of a video, the window [start, end): its candidates are the nearest narrations, the anchor first, or in an export
     of long windows all that are said in it, by time. Of a document (a text with `<image>` places), `video_id` is the
-    document's id, the only candidate is its text, times are 0, and `images` are its pictures in order.
+    document's id, the only candidate is its text, times are 0, and `images` are its pictures in order. Of kind features
+    it is a whole video: candidates are all its kept narrations by time, `windows` what is pooled for each of them, and
+    `features` what it is pooled of.
     """
 
     key: str
@@ -257,6 +287,8 @@ class PlannedSample(Part):
     task_id: str | None = None
     candidates: list[Candidate]
     images: list[StoredObject] | None = None
+    features: list[FeatureStream] | None = None
+    windows: list[Interval] | None = None
 
 
 class Plan(Row):
@@ -367,5 +399,5 @@ class Forgotten(Row):
 
 
 TABLES: tuple[type[Row], ...] = (
-    Video, Media, Transcript, Narration, Page, Document, Plan, Shard, Failure, Run, Forgotten,
+    Video, Media, Transcript, Narration, Features, Page, Document, Plan, Shard, Failure, Run, Forgotten,
 )  # fmt: skip

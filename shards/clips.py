@@ -3,6 +3,7 @@
 {key}.mp4             -> frames and sound
 {key}.m4a             -> sound
 {key}.jpg, {key}.0.jpg, {key}.1.jpg, ...  -> frames, one a picture
+{key}.2d.npy, {key}.3d.npy, ...           -> features, a row a narration
 {key}.json            -> narrations, and the times of all this
 """
 
@@ -15,11 +16,12 @@ import torch
 from pydantic import Field, model_validator
 
 from sayso.config import Settings
-from sayso.errors import ConfigError
+from sayso.errors import ConfigError, CorruptObject
 from sayso.rows import PLACE
 from shards.crop import Crop
 from shards.decode import Pixels, decode, opened
 from shards.decode_torchcodec import check_torchcodec, decode_torchcodec
+from shards.features import ENDING, drawn_pairs, read_rows, unit_rows
 from shards.library import RawSample
 from shards.order import uniforms
 from shards.sound import SoundSettings, lengths, log_mel, waveform
@@ -36,7 +38,7 @@ class Clip(TypedDict):
     start: float
     end: float
     frames: torch.Tensor
-    """uint8 (T, H, W, 3); of a document its pictures in order, of sound alone none: T is 0"""
+    """uint8 (T, H, W, 3); of a document its pictures in order, of sound or features alone none: T is 0"""
     narrations: list[str]
     """K candidates, the anchor first; "" where one is missing"""
     narration_mask: torch.Tensor
@@ -47,6 +49,9 @@ class Clip(TypedDict):
     """float32 (mel_bins, columns), from `start` on; -10 where there is no sound"""
     sound_mask: NotRequired[torch.Tensor]
     """bool (samples,) or (columns,), True where there is sound"""
+    features: NotRequired[torch.Tensor]
+    """float32 (n, D), of n narrations of one video in the order of `narrations`: each stream's row with its length
+    divided out, the streams side by side by their names"""
 
 
 class ClipSettings(Settings):
@@ -59,6 +64,11 @@ class ClipSettings(Settings):
         None, ge=1, description="short side before cropping, in px; 8/7 of size where not given"
     )
     candidates: int = Field(5, ge=1, description="narrations K in the bag of a clip")
+    pairs: int = Field(
+        64,
+        ge=1,
+        description="of features: narrations n drawn of a video; those of a video that has fewer come several times",
+    )
     crop: Literal["random", "center", "resized"] = Field(
         "random", description="where the crop lies in the picture; resized also draws its area and shape"
     )
@@ -112,8 +122,10 @@ def make_clip(sample: RawSample, settings: ClipSettings, seed: str) -> Clip:
     not depend on who reads it. Raises CorruptObject where the sample cannot be decoded, and ConfigError where
     nothing of it is asked for.
     """
-    start_at, *drawn = uniforms(f"{seed}:{sample.key}:augment", 4) + uniforms(f"{seed}:{sample.key}:shape", 2)
     facts, members = sample.facts, sample.members
+    if any(extension.endswith(f".{ENDING}") for extension in members):
+        return _pairs(sample, settings, f"{seed}:{sample.key}:pairs")
+    start_at, *drawn = uniforms(f"{seed}:{sample.key}:augment", 4) + uniforms(f"{seed}:{sample.key}:shape", 2)
     jpegs = _jpegs(members)[: settings.frames]
     if settings.sound.form == "none" and not jpegs and "mp4" not in members:
         raise ConfigError("sound.form: samples of this export have sound only; take waveform or log_mel")
@@ -133,6 +145,30 @@ def make_clip(sample: RawSample, settings: ClipSettings, seed: str) -> Clip:
     if settings.sound.form != "none":
         _add_sound(clip, members, start - facts["clip_start"], settings)
     return clip
+
+
+def _pairs(sample: RawSample, settings: ClipSettings, seed: str) -> Clip:
+    """A sample of features: narrations of one video, drawn, each with what is seen while it is said."""
+    facts, ending = sample.facts, f".{ENDING}"
+    said = facts["candidates"]
+    streams = {
+        extension.removesuffix(ending): read_rows(data, f"{sample.key}.{extension}")
+        for extension, data in sample.members.items()
+        if extension.endswith(ending)
+    }
+    if not said or any(len(rows) != len(said) for rows in streams.values()):
+        raise CorruptObject(f"{sample.key}: its features are not those of {len(said)} narrations")
+    chosen = drawn_pairs(seed, len(said), settings.pairs)
+    return Clip(
+        key=sample.key,
+        video_id=facts["video_id"],
+        start=facts["clip_start"],
+        end=facts["clip_end"],
+        frames=torch.empty((0, settings.size, settings.size, 3), dtype=torch.uint8),
+        narrations=[said[place]["text"] for place in chosen.tolist()],
+        narration_mask=torch.ones(settings.pairs, dtype=torch.bool),
+        features=torch.from_numpy(unit_rows(streams, chosen)),
+    )
 
 
 def _start(facts: Mapping[str, Any], lasts: float, share: float) -> float:

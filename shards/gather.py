@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sayso.root import Root
-from sayso.rows import Document, Forgotten, Media, Narration, Plan, StoredObject, Video
+from sayso.rows import Document, Features, FeatureStream, Forgotten, Media, Narration, Plan, StoredObject, Video
 
 
 class Film(NamedTuple):
-    """A fetched video: `width` is 0 where there is sound only, `source_sha256` is of the bytes as they came."""
+    """A fetched video: `width` is 0 where there is sound only, `source_sha256` is of the bytes as they came.
+
+    `features` tells whether table features has it, where somebody asked.
+    """
 
     duration: float
     width: int
@@ -22,6 +25,7 @@ class Film(NamedTuple):
     source_sha256: str
     audio: bool
     task_id: str | None = None
+    features: bool = False
 
 
 class Anchor(NamedTuple):
@@ -64,8 +68,12 @@ class Planned:
     next_number: dict[str, int] = field(default_factory=dict)
 
 
-def films(root: Root) -> dict[str, Film]:
-    """All fetched videos by id, but those of the same bytes as one that was forgotten."""
+def films(root: Root, *, features: bool = False) -> dict[str, Film]:
+    """All fetched videos by id, but those of the same bytes as one that was forgotten.
+
+    Whether there are features of them is looked up where `features` says so.
+    """
+    seen = frozenset(root.table(Features).keys().to_pylist()) if features else frozenset()
     forgotten = set(root.table(Forgotten).read(["source_sha256"])["source_sha256"].to_pylist()) - {None}
     task_of = {}
     for piece in root.table(Video).stream(["video_id", "task_id"]):
@@ -77,7 +85,7 @@ def films(root: Root) -> dict[str, Film]:
             _records(piece.drop_columns(["source"])), digests, strict=True
         ):
             if digest not in forgotten:
-                found[video] = Film(duration, width, size, digest, audio, task_of.get(video))
+                found[video] = Film(duration, width, size, digest, audio, task_of.get(video), video in seen)
     return found
 
 
@@ -107,6 +115,11 @@ def said(root: Root, version: int, video_ids: Collection[str]) -> Iterator[Said]
     for piece in root.table(Narration).stream(list(Said._fields), version, kept=True):
         wanted = pa.array([video in video_ids for video in piece["video_id"].to_pylist()], pa.bool_())
         yield from map(Said._make, _records(piece.filter(wanted)))
+
+
+def features(root: Root, video_ids: Collection[str]) -> dict[str, list[FeatureStream]]:
+    """The streams of features of these videos, by video, as far as there are any."""
+    return {row.video_id: row.streams for row in root.table(Features).rows(video_id=video_ids)}
 
 
 def documents(root: Root, version: int, ids: Collection[str] | None = None) -> Iterator[Written]:

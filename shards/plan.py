@@ -1,6 +1,7 @@
 """From narrations or documents to a plan: which samples go into which shard.
 
     kept narrations -> samples (window, bag of candidates) ┐
+    ... and features -> samples (video, all narrations)    ┤
     documents       -> samples (text, pictures)            ┴-> split by video -> videos in hash order -> shards
 
 A plan is a pure function of its rows, whatever their order. Videos stand in the order of a hash, so that a shard
@@ -28,7 +29,7 @@ from sayso.root import Root
 from sayso.rows import Document, Failure, Narration, Plan, SampleKind
 from sayso.sealed import SEAL, sealed_json
 from shards import gather
-from shards.drafts import Sized, document_sample, samples_of
+from shards.drafts import Sized, document_sample, features_sample, samples_of
 from shards.gather import Film, Planned, Said
 from shards.settings import ShardSettings
 from shards.survey import survey, survey_documents, unusable
@@ -171,16 +172,22 @@ def propose(root: Root, settings: ShardSettings) -> Proposal:
 
 
 def _propose_videos(root: Root, settings: ShardSettings, planned: Planned, version: int) -> Proposal:
-    media = gather.films(root)
-    # Long windows that are planned are not cut anew for what is said later in them.
-    stays = planned.videos if settings.windows == "context" else frozenset[str]()
+    of_features = settings.kind == "features"
+    media = gather.films(root, features=of_features)
+    stays = planned.videos if settings.whole_videos else frozenset[str]()
     found = survey(gather.anchors(root, version), media, planned, stays, settings.kind)
 
     def videos() -> Iterator[list[Sized]]:
         """Of a video all narrations are needed, also where one is new: those planned stand in the bags of others."""
         for some in _in_hash_order(found.videos):
             narrations = _by_video(gather.said(root, version, some), media, settings.kind)
-            yield from (samples_of(narrations.pop(video), media[video], settings) for video in some)
+            streams = gather.features(root, some) if of_features else {}
+            for video in some:
+                said, film = narrations.pop(video), media[video]
+                if of_features:
+                    yield [features_sample(said, film, streams.pop(video), settings)]
+                else:
+                    yield samples_of(said, film, settings)
 
     return Proposal(plan_shards(videos(), settings, planned, version), found.dropped, found.copies)
 
@@ -267,7 +274,8 @@ def _in_commits(shards: Iterable[Proposed], settings: ShardSettings) -> Iterator
     samples = 0
     for proposed in shards:
         some.append(proposed)
-        samples += len(proposed.plan.samples)
+        # One of features holds all narrations of a video.
+        samples += sum(len(sample.windows or (sample,)) for sample in proposed.plan.samples)
         if most is not None and samples >= most:
             yield some
             some, samples = [], 0

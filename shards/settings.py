@@ -16,7 +16,7 @@ class ShardSettings(Settings):
     export: str = Field("clips", pattern=r"^[A-Za-z0-9_-]+$", description="name of the export, a folder under shards/")
     samples_per_shard: int = Field(1000, ge=1, description="most samples in a shard")
     shard_bytes: int = Field(500_000_000, ge=1, description="most bytes in a shard, estimated from the proxies")
-    kind: SampleKind = Field("clip", description="what the samples are: clip, audio, image or document")
+    kind: SampleKind = Field("clip", description="what the samples are: clip, audio, image, document or features")
     windows: Literal["narration", "context"] = Field(
         "narration",
         description="narration: a window around each narration; context: long windows along the video, each with all "
@@ -38,4 +38,11 @@ class ShardSettings(Settings):
             raise ValueError("max_window must not be below min_window")
         if self.context_stride > self.context_seconds:
             raise ValueError("context_stride must not be above context_seconds, or parts of the video are left out")
+        if self.kind == "features" and self.windows == "context":
+            raise ValueError("windows of kind features are those of the narrations; leave them at narration")
         return self
+
+    @property
+    def whole_videos(self) -> bool:
+        """Whether what is planned of a video is not planned anew for what is said in it later."""
+        return self.windows == "context" or self.kind == "features"

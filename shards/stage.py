@@ -1,7 +1,8 @@
 """The stage `shard`: one planned shard -> its tar and index; before the first the plan, after the last the manifest.
 
 proxies (each opened once) -> clips in a scratch file ┐
-pictures of documents                                 ┴-> tar in the plan's order -> read back -> published
+pictures of documents                                 ┤
+features of videos, pooled                            ┴-> tar in the plan's order -> read back -> published
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
@@ -29,11 +31,25 @@ from shards.manifest import publish_manifest
 from shards.plan import plan_export
 from shards.settings import ShardSettings
 from shards.verify import problems_of_tar
-from shards.write import Sample, index_tar, sample_of, sample_of_document, write_index, write_tar
+from shards.write import (
+    Sample,
+    index_tar,
+    sample_of,
+    sample_of_document,
+    sample_of_features,
+    write_index,
+    write_tar,
+)
 
-# Pictures are small, and a remote store answers each after a while.
+# Pictures are small, and a remote store answers each after a while. Features of a video may be some ten megabytes.
 _READERS = 8
-_SAMPLES_AHEAD = 32
+_DOCUMENTS_AHEAD = 32
+_VIDEOS_AHEAD = 4
+
+
+def _objects_of(sample: PlannedSample) -> Sequence[StoredObject]:
+    """What a sample is made of that is not cut from a proxy: pictures of a document, or features."""
+    return sample.images or sample.features or ()
 
 
 class MakeShards(Stage[Plan, Shard]):
@@ -75,8 +91,8 @@ class MakeShards(Stage[Plan, Shard]):
         return self.root.table(Plan).rows(export=self.settings.export, shard=shards)
 
     def time_limit(self, row: Plan) -> float:
-        """Two minutes, and half a second a sample, or a picture."""
-        return 120.0 + 0.5 * sum(max(1, len(sample.images or ())) for sample in row.samples)
+        """Two minutes, and half a second a sample, or an object that it is made of."""
+        return 120.0 + 0.5 * sum(max(1, len(_objects_of(sample))) for sample in row.samples)
 
     def video_seconds(self, row: Plan, made: Sequence[Shard]) -> float:
         """Seconds of video in the windows."""
@@ -86,36 +102,46 @@ class MakeShards(Stage[Plan, Shard]):
         """Make, check and publish one shard.
 
         Raises Permanent("corrupt_proxy") where a proxy is missing, is not what its row says or cannot be cut,
-        Permanent("corrupt_picture") where a document's picture is missing or is not what its row said, and
-        Permanent("no_media") where a video has no row in table media any more.
+        Permanent("corrupt_picture") where a document's picture is missing or is not what its row said,
+        Permanent("corrupt_features") of the same of features, and Permanent("no_media") where a video has no row in
+        table media any more.
         """
         with tempfile.TemporaryDirectory(prefix="sayso-") as name, no_space_named(name):
             folder = Path(name)
             tar, index = folder / "shard.tar", folder / "index.parquet"
-            of_documents = row.kind in ("image", "document")
-            write_tar(self._documents(row) if of_documents else self._samples(row, folder / "clips"), tar)
+            of_objects = row.kind in ("image", "document", "features")
+            write_tar(self._of_objects(row) if of_objects else self._samples(row, folder / "clips"), tar)
             read_back = index_tar(tar)
             self._check(row, tar, read_back)
             write_index(read_back, index)
             return [self._publish(row, tar, index, read_back)]
 
-    def _documents(self, row: Plan) -> Iterator[Sample]:
-        """The samples of documents, in the plan's order."""
+    def _of_objects(self, row: Plan) -> Iterator[Sample]:
+        """The samples that are made of objects as they are stored, in the plan's order."""
+        kind = row.kind or "document"
+        features = kind == "features"
+        corrupt, ahead = ("corrupt_features", _VIDEOS_AHEAD) if features else ("corrupt_picture", _DOCUMENTS_AHEAD)
         with ThreadPoolExecutor(_READERS) as readers:
-            for first in range(0, len(row.samples), _SAMPLES_AHEAD):
-                some = row.samples[first : first + _SAMPLES_AHEAD]
-                read = readers.map(self._picture, [stored for sample in some for stored in sample.images or ()])
+            for first in range(0, len(row.samples), ahead):
+                some = row.samples[first : first + ahead]
+                read = readers.map(partial(self._object, corrupt), [o for sample in some for o in _objects_of(sample)])
                 for sample in some:
-                    pictures = list(islice(read, len(sample.images or ())))
-                    yield sample_of_document(sample, pictures, row.kind or "document")
+                    objects = list(islice(read, len(_objects_of(sample))))
+                    yield self._of_features(sample, objects) if features else sample_of_document(sample, objects, kind)
 
-    def _picture(self, stored: StoredObject) -> bytes:
+    def _of_features(self, sample: PlannedSample, streams: Sequence[bytes]) -> Sample:
+        try:
+            return sample_of_features(sample, streams)
+        except CorruptObject as error:
+            raise Permanent("corrupt_features", str(error)) from None
+
+    def _object(self, corrupt: str, stored: StoredObject) -> bytes:
         try:
             data = self.root.storage.read(stored.key)
         except FileNotFoundError:
-            raise Permanent("corrupt_picture", f"{stored.key}: missing") from None
+            raise Permanent(corrupt, f"{stored.key}: missing") from None
         if hashlib.sha256(data).hexdigest() != stored.sha256:
-            raise Permanent("corrupt_picture", f"{stored.key}: not the bytes that its row says")
+            raise Permanent(corrupt, f"{stored.key}: not the bytes that its row says")
         return data
 
     def _samples(self, row: Plan, scratch: Path) -> Iterator[Sample]:

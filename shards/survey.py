@@ -27,7 +27,7 @@ def unusable(start: float, film: Film | None, kind: SampleKind = "clip") -> str 
     """Why nothing can be cut for a narration that begins at `start`; None where something can.
 
     Reasons: no_media (the video was never fetched), no_picture (sound only), for audio no_sound instead,
-    outside_video (begins after its end).
+    for features no_features where they are not there yet, outside_video (begins after its end).
     """
     if film is None:
         return "no_media"
@@ -35,6 +35,8 @@ def unusable(start: float, film: Film | None, kind: SampleKind = "clip") -> str 
         return "no_sound"
     if kind != "audio" and film.width == 0:
         return "no_picture"
+    if kind == "features" and not film.features:
+        return "no_features"
     return "outside_video" if start >= film.duration else None
 
 

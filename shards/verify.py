@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from sayso.errors import CorruptObject
 from sayso.root import Root
 from sayso.rows import Shard
+from shards.features import ENDING, read_rows
 from shards.write import index_tar
 
 
@@ -30,7 +31,7 @@ def verify_shard(root: Root, shard: Shard) -> list[str]:
 
 
 def problems_of_tar(path: Path, index: pa.Table) -> list[str]:
-    """Where a tar is not what an index says, and which of its clips, sounds and pictures do not open."""
+    """Where a tar is not what an index says, and which of its clips, sounds, pictures and features do not open."""
     try:
         found = index_tar(path)
     except CorruptObject as error:
@@ -38,23 +39,39 @@ def problems_of_tar(path: Path, index: pa.Table) -> list[str]:
     if not found.equals(index):
         return ["the index describes another tar"]
     with tarfile.open(path, "r:") as tar:
-        media = [member for member in tar if member.name.endswith(tuple(_HOLDS))]
-        return [problem for member in media if (problem := _problem_of_member(tar, member))]
+        return [problem for member in tar if (problem := _problem_of_member(tar, member))]
 
 
-_HOLDS: dict[str, Literal["video", "audio"]] = {".mp4": "video", ".m4a": "audio", ".jpg": "video"}
+_HOLDS: dict[str, Literal["video", "audio"]] = {"mp4": "video", "m4a": "audio", "jpg": "video"}
 """What is decoded of a member to see that it opens: its first picture or its first packet of sound."""
 
 
 def _problem_of_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str | None:
+    ending = member.name.rpartition(".")[2]
+    if ending not in (*_HOLDS, ENDING):
+        return None
     file = tar.extractfile(member)
     assert file is not None
-    holds = _HOLDS[f".{member.name.rpartition('.')[2]}"]
+    data = file.read()
+    if ending == ENDING:
+        return _problem_of_rows(member.name, data)
+    return _problem_of_media(member.name, data, _HOLDS[ending])
+
+
+def _problem_of_rows(name: str, data: bytes) -> str | None:
     try:
-        with av.open(io.BytesIO(file.read()), "r") as container:
+        read_rows(data, name)
+    except CorruptObject as error:
+        return str(error)
+    return None
+
+
+def _problem_of_media(name: str, data: bytes, holds: Literal["video", "audio"]) -> str | None:
+    try:
+        with av.open(io.BytesIO(data), "r") as container:
             if not any(stream.type == holds for stream in container.streams):
-                return f"{member.name}: has no {'picture' if holds == 'video' else 'sound'}"
+                return f"{name}: has no {'picture' if holds == 'video' else 'sound'}"
             next(container.decode(**{holds: 0}))
     except (av.FFmpegError, StopIteration) as error:
-        return f"{member.name}: does not open ({error})"
+        return f"{name}: does not open ({error})"
     return None

@@ -3,6 +3,7 @@
     {key}.mp4                 a clip                   {key}.m4a   its sound, of kind audio
     {key}.jpg                 a picture, of kind image
     {key}.0.jpg, {key}.1.jpg  pictures in the order of their `<image>` places, of kind document
+    {key}.2d.npy, {key}.3d.npy, ...   a row a narration, of kind features: float16 (N, D), by the streams' names
     {key}.json                what is known about it, canonical: sorted keys, no spaces
 
 The members of a sample lie beside each other, the JSON last.
@@ -28,6 +29,7 @@ import pyarrow.parquet as pq
 from sayso.errors import CorruptObject
 from sayso.rows import PLACE, Candidate, PlannedSample, SampleKind
 from shards.cut import Clip
+from shards.features import ENDING, max_pooled, npy, read_rows
 
 FACTS = "json"
 """The extension of the member that tells what is known of a sample."""
@@ -85,6 +87,23 @@ def sample_of_document(planned: PlannedSample, pictures: Sequence[bytes], kind: 
     facts = {**_facts(planned, [said], planned.start, planned.end), "images": len(pictures)}
     names = ["jpg"] if kind == "image" else [f"{number}.jpg" for number in range(len(pictures))]
     return Sample(planned.key, {**dict(zip(names, pictures, strict=True)), FACTS: canonical_json(facts)})
+
+
+def sample_of_features(planned: PlannedSample, streams: Sequence[bytes]) -> Sample:
+    """A planned sample of a video's features as it goes into the tar: of each narration's window the maximum.
+
+    `streams` are the stored objects of `planned.features`. CorruptObject where one is not what the plan says.
+    """
+    assert planned.windows is not None
+    windows = [(window.start, window.end) for window in planned.windows]
+    members = {}
+    for stream, data in zip(planned.features or (), streams, strict=True):
+        rows = read_rows(data, stream.key)
+        if rows.shape != (stream.rows, stream.dim):
+            raise CorruptObject(f"{stream.key}: {rows.shape} values, planned were {(stream.rows, stream.dim)}")
+        members[f"{stream.name}.{ENDING}"] = npy(max_pooled(rows, stream.fps, windows))
+    facts = {**_facts(planned, planned.candidates, planned.start, planned.end), "windows": windows}
+    return Sample(planned.key, {**dict(sorted(members.items())), FACTS: canonical_json(facts)})
 
 
 def _facts(planned: PlannedSample, candidates: Sequence[Candidate], begin: float, end: float) -> dict[str, Any]:

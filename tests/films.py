@@ -13,7 +13,7 @@ import torch
 from shards.reader import ReaderSettings
 from train.models.s3dg import S3DGSettings
 from train.models.text import TextSettings
-from train.tasks import ModelSettings, VideoText
+from train.models.video_text import VideoText, VideoTextSettings
 from train.vocabulary import Vocabulary
 from train.weights import ModelCard, Trained, save_model
 
@@ -45,7 +45,7 @@ def film(
 def random_model(folder: Path) -> Path:
     """A small S3D-G with a text tower as it is before training, saved as a model's folder."""
     torch.manual_seed(0)
-    settings = ModelSettings(
+    settings = VideoTextSettings(
         video=S3DGSettings(width=0.125, embedding=16), text=TextSettings(hidden=32, word_dim=16, max_words=8)
     )
     words = Vocabulary(["now", "the", "one", "moves", *COLOURS], max_words=8)

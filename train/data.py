@@ -5,6 +5,7 @@ and counted. The position is counted in steps that were taken, not in clips that
 """
 
 import functools
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -56,6 +57,12 @@ def steps_per_epoch(settings: DataSettings, reader: ClipReader) -> int:
     return steps
 
 
+def first_clips(settings: DataSettings) -> Iterator[tuple[str, Clip]]:
+    """A clip of each source, with the source's URL: what its samples have."""
+    for source in settings.sources:
+        yield source.url, next(iter(ClipReader([source], settings=settings.clips, seed=0)))
+
+
 class Batches:
     """This rank's micro-batches, from any step on: `settings.accumulate` of them a step."""
 
@@ -88,13 +95,25 @@ class Batches:
 
 
 def collate(clips: Sequence[Clip], vocabulary: Vocabulary) -> Batch:
-    """B clips -> frames uint8 (B, T, H, W, 3), tokens int64 (B, K, words), mask bool (B, K), and their B keys."""
+    """B clips -> frames uint8 (B, T, H, W, 3), tokens int64 (B, K, words), mask bool (B, K), and their B keys.
+
+    videos int64 (B,) has equal numbers for clips of one video, on all ranks. Samples of features give features float
+    (B, K, F), and samples without pictures no frames.
+    """
+    seen = {"frames": [clip["frames"] for clip in clips]}
+    seen["features"] = [clip["features"] for clip in clips if "features" in clip]
     return {
-        "frames": torch.stack([clip["frames"] for clip in clips]),
+        **{name: torch.stack(parts) for name, parts in seen.items() if parts and parts[0].numel()},
         "tokens": torch.stack([vocabulary.encode(clip["narrations"]) for clip in clips]),
         "mask": torch.stack([clip["narration_mask"] for clip in clips]),
+        "videos": torch.tensor([video_number(clip["video_id"]) for clip in clips]),
         "keys": [clip["key"] for clip in clips],
     }
+
+
+def video_number(video_id: str) -> int:
+    """A number for a video: 63 bits of a hash of its id, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(video_id.encode(), digest_size=8).digest()) >> 1
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -104,7 +123,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         for name, value in batch.items()
         if name != "frames"
     }
-    return {**moved, "frames": frames_to_device(batch["frames"], device)}
+    return {**moved, "frames": frames_to_device(batch["frames"], device)} if "frames" in batch else moved
 
 
 def frames_to_device(frames: Tensor, device: torch.device) -> Tensor:

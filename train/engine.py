@@ -39,7 +39,7 @@ from train.record import record_start
 from train.run import CHECKPOINTS, METRICS, TENSORBOARD, Latest, latest
 from train.schedule import rate_factor
 from train.speed import Speed, peak, skeleton
-from train.tasks import MILNCETask, VideoText
+from train.tasks import Model, Task, make_model, make_objective
 from train.vocabulary import Vocabulary, load_vectors
 from train.weights import WORDS, ModelCard, Trained
 
@@ -53,7 +53,7 @@ class Run:
     recipe: Recipe
     engine: deepspeed.DeepSpeedEngine
     batches: Batches
-    model: VideoText
+    task: Task
     device: torch.device
     total: int
     speed: Speed
@@ -75,7 +75,9 @@ def train(recipe: Recipe, stop: threading.Event) -> None:
     with contextlib.ExitStack() as stack:
         log = bar = None
         if rank() == 0:
-            record_start(folder, start=start, total=run.total, model=run.model, device=run.device, peak=run.speed.peak)
+            record_start(
+                folder, start=start, total=run.total, model=run.task.model, device=run.device, peak=run.speed.peak
+            )
             events = folder / TENSORBOARD if recipe.output.tensorboard else None
             log = stack.enter_context(MetricsLog(folder / METRICS, start=start, tensorboard=events))
             bar = stack.enter_context(Bar(start=start, total=run.total))
@@ -105,7 +107,7 @@ def loop(run: Run, start: int, log: MetricsLog | None, bar: Bar | None, stop: th
         figures = {"step": step, "loss": loss, "lr": rate, "broken": run.batches.reader.broken}
         if run.heldout and (last or step % (recipe.evaluation.every or run.total) == 0):
             with averaged(run):
-                figures["val_loss"] = run.heldout.loss(run.engine, MILNCETask.fields, run.device)
+                figures["val_loss"] = run.heldout.loss(run.engine, run.task.fields, run.device)
         if last or stopping or step % output.log_every == 0 or "val_loss" in figures:
             report(figures, run, taken, log, bar)
         if last or stopping or step % output.checkpoint_every == 0:
@@ -121,10 +123,11 @@ def take_step(run: Run, batches: Iterator[Batch], step: int) -> Taken:
     for micro_batch in range(settings.accumulate):
         asked = time.perf_counter()
         batch = to_device(next(batches), run.device)
-        seed = augment_seed(run.recipe.seed, step, micro_batch)
-        batch["frames"] = augment(batch["frames"], settings.augment, seed=seed)
+        if "frames" in batch:
+            seed = augment_seed(run.recipe.seed, step, micro_batch)
+            batch["frames"] = augment(batch["frames"], settings.augment, seed=seed)
         taken.waited += time.perf_counter() - asked
-        inputs = [batch[field] for field in MILNCETask.fields]
+        inputs = [batch[field] for field in run.task.fields]
         loss = engine(*inputs)
         engine.backward(loss)  # divides by the number of micro-batches
         if micro_batch + 1 == settings.accumulate and not engine.zero_optimization():
@@ -167,15 +170,16 @@ def averaged(run: Run) -> contextlib.AbstractContextManager[None]:
 
 def save(run: Run, step: int) -> None:
     """Write the checkpoint of a step."""
-    recipe, embedding = run.recipe, run.model.text.word_embd
+    recipe, embedding = run.recipe, run.task.model.text.word_embd
     card = ModelCard(
         model=recipe.model,
         clips=recipe.data.clips,
         words=embedding.num_embeddings,
         word_dim=embedding.embedding_dim,
         step=step,
+        normalised=recipe.objective.normalised,
     )
-    trained = Trained(run.model, run.batches.vocabulary, card)
+    trained = Trained(run.task.model, run.batches.vocabulary, card)
     reached = Latest(step=step, reader=run.batches.state(step))
     folder = recipe.output.folder / CHECKPOINTS
     checkpoint.save(run.engine, folder, reached, trained, run.average, keep=recipe.output.keep)
@@ -211,7 +215,7 @@ def build(recipe: Recipe, device: torch.device) -> Run:
     total = recipe.schedule.total_steps(batches.per_epoch)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, vocabulary)
-    task = MILNCETask(model, recipe.objective)
+    task = Task(model, make_objective(recipe.objective))
     speed = Speed(recipe, skeleton(task), peak(recipe, device))
     if recipe.engine.checkpoint_activations:
         checkpoint_activations(task)
@@ -222,7 +226,7 @@ def build(recipe: Recipe, device: torch.device) -> Run:
     average = Average(task, recipe.optimiser.ema) if recipe.optimiser.ema is not None else None
     heldout = HeldOut(recipe, vocabulary) if recipe.evaluation.every else None
     mirror = Mirror(recipe.output.mirror, recipe.output.folder) if recipe.output.mirror is not None else None
-    return Run(recipe, engine, batches, model, device, total, speed, average, heldout, mirror)
+    return Run(recipe, engine, batches, task, device, total, speed, average, heldout, mirror)
 
 
 def compile_towers(model: nn.Module) -> None:
@@ -231,18 +235,18 @@ def compile_towers(model: nn.Module) -> None:
         tower.compile()
 
 
-def build_model(recipe: Recipe, vocabulary: Vocabulary) -> VideoText:
+def build_model(recipe: Recipe, vocabulary: Vocabulary) -> Model:
     """The towers with fresh weights and, where given, word vectors."""
     text = recipe.model.text
     if text.vectors is None:
-        return VideoText(recipe.model, words=len(vocabulary), word_dim=text.word_dim)
+        return make_model(recipe.model, words=len(vocabulary), word_dim=text.word_dim)
     _, vectors = load_vectors(text.vectors)
-    model = VideoText(recipe.model, words=len(vocabulary), word_dim=vectors.shape[1])
+    model = make_model(recipe.model, words=len(vocabulary), word_dim=vectors.shape[1])
     model.text.set_vectors(vectors)
     return model
 
 
-def place(task: MILNCETask, device: torch.device) -> nn.Module:
+def place(task: Task, device: torch.device) -> nn.Module:
     """The task on its device; on CUDA in the order of axes that its convolutions are quickest with."""
     if device.type == "cpu":
         return task

@@ -15,9 +15,10 @@ from sayso.errors import ConfigError
 from shards.mix import Source
 from shards.reader import ReaderSettings
 from train.augment import AugmentSettings
+from train.models.video_text import VideoTextSettings
 from train.objectives.mil_nce import MILNCESettings
 from train.schedule import ScheduleName
-from train.tasks import ModelSettings
+from train.tasks import ModelSettings, ObjectiveSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -39,7 +40,7 @@ class DataSettings(Settings):
     split: str = Field("train", description="split of the export that is trained on")
     mix: list[MixedExport] = Field([], description="several exports to be mixed: {root, export, split, weight} of each")
     clips: ReaderSettings = Field(ReaderSettings(), description="what the reader makes of a sample")
-    batch: int = Field(64, ge=2, description="clips of a step over all ranks")
+    batch: int = Field(64, ge=2, description="samples of a step over all ranks: clips, or videos with features")
     accumulate: int = Field(
         1, ge=1, description="micro-batches that a rank's share of a step is computed in; negatives are of one of them"
     )
@@ -177,11 +178,10 @@ class OutputSettings(Settings):
 class Recipe(Settings):
     """A whole training run."""
 
-    task: Literal["mil_nce"] = Field("mil_nce", description="model, objective and what they read of a sample")
     seed: int = Field(0, ge=0, description="decides the weights at the start, the order and the augmentation")
     data: DataSettings
-    model: ModelSettings = Field(ModelSettings(), description="the towers")
-    objective: MILNCESettings = Field(MILNCESettings(), description="the loss")
+    model: ModelSettings = Field(VideoTextSettings(), description="the towers")
+    objective: ObjectiveSettings = Field(MILNCESettings(), description="the loss")
     optimiser: OptimiserSettings = Field(OptimiserSettings(), description="the optimiser")
     schedule: ScheduleSettings
     engine: EngineSettings = Field(EngineSettings(), description="where it runs")
@@ -196,7 +196,8 @@ class Recipe(Settings):
             raise ValueError(f"data.batch {self.data.batch} cannot be shared out over engine.ranks {ranks}{times}")
         if self.optimiser.ema is not None and self.engine.zero_stage == 3:
             raise ValueError("optimiser.ema needs engine.zero_stage 2 or less: with 3 no rank has all weights")
-        if self.data.clips.frames % 2 and self.model.video.stem == "space_to_depth":
+        blocks = isinstance(self.model, VideoTextSettings) and self.model.video.stem == "space_to_depth"
+        if self.data.clips.frames % 2 and blocks:
             raise ValueError(
                 f"data.clips.frames {self.data.clips.frames} must be even with model.video.stem=space_to_depth"
             )

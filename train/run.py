@@ -19,9 +19,10 @@ from pydantic import Field
 
 from sayso.config import Settings, load, validate
 from sayso.errors import ConfigError, InputError, ModelNotFound
-from train.data import narrations, open_reader, steps_per_epoch
+from train.data import first_clips, narrations, open_reader, steps_per_epoch
 from train.heldout import heldout_data
 from train.recipe import Recipe
+from train.tasks import check_clip
 from train.vocabulary import Vocabulary, load_vectors
 from train.weights import WORDS
 
@@ -61,6 +62,8 @@ def prepare(recipe: Recipe) -> Plan:
         heldout = heldout_data(recipe)
         steps_per_epoch(heldout, open_reader(heldout, seed=recipe.seed, world_size=recipe.engine.ranks))
     _refuse_another_run(recipe)
+    for url, clip in first_clips(recipe.data):
+        check_clip(recipe.model, clip, url)
     _refuse_missing_accelerators(recipe)
     start = latest(folder / CHECKPOINTS)
     if start.step:

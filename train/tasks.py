@@ -1,51 +1,77 @@
 """A task is what a recipe trains: a model, its objective, and the fields they read of a batch.
 
 The one loop in train/engine.py serves every task: it moves the task's fields of a batch to the device, calls the task
-with them, and steps on the loss that comes back. A new kind of training is a new class here.
+with them, and steps on the loss that comes back. Models and objectives are chosen by their names: a new one is a
+settings class with a `name` of its own in the choices here, and what is built from it.
 """
 
-from typing import ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from sayso.config import Settings
-from train.models.s3dg import S3DG, S3DGSettings
-from train.models.text import TextSettings, TextTower
+from sayso.config import named
+from sayso.errors import ConfigError
+from shards.clips import Clip
+from train.models.gated import GatedSettings, GatedVideoText
+from train.models.video_text import VideoText, VideoTextSettings
 from train.objectives.mil_nce import MILNCE, MILNCESettings
+from train.objectives.ranking import Ranking, RankingSettings
+
+ModelSettings = Annotated[VideoTextSettings | GatedSettings, Field(discriminator="name"), named("video_text")]
+ObjectiveSettings = Annotated[MILNCESettings | RankingSettings, Field(discriminator="name"), named("mil_nce")]
+Model = VideoText | GatedVideoText
 
 
-class ModelSettings(Settings):
-    """The two towers."""
+def make_model(settings: VideoTextSettings | GatedSettings, *, words: int, word_dim: int) -> Model:
+    """The model with fresh weights; `words` counts the vocabulary with padding, `word_dim` sizes a word vector."""
+    if isinstance(settings, GatedSettings):
+        return GatedVideoText(settings, words=words, word_dim=word_dim)
+    return VideoText(settings, words=words, word_dim=word_dim)
 
-    video: S3DGSettings = Field(S3DGSettings(), description="the video tower")
-    text: TextSettings = Field(TextSettings(), description="the text tower")
+
+def make_objective(settings: MILNCESettings | RankingSettings) -> MILNCE | Ranking:
+    """The objective of these settings."""
+    return Ranking(settings) if isinstance(settings, RankingSettings) else MILNCE(settings)
 
 
-class VideoText(nn.Module):
-    """A video tower and a text tower that meet in one space: what is left of a task once it is trained."""
-
-    def __init__(self, settings: ModelSettings, *, words: int, word_dim: int) -> None:
-        """`words` counts the rows of the vocabulary with padding, `word_dim` is the size of a word vector."""
-        super().__init__()
-        frozen = settings.text.vectors is not None
-        self.video = S3DG(**settings.video.model_dump())
-        self.text = TextTower(
-            settings.text, words=words, word_dim=word_dim, embedding=settings.video.embedding, frozen=frozen
+def check_clip(settings: VideoTextSettings | GatedSettings, clip: Clip, url: str) -> None:
+    """ConfigError where clips of the export at `url` do not have what the model looks at."""
+    if not isinstance(settings, GatedSettings):
+        if not clip["frames"].numel():
+            raise ConfigError(f"model.name {settings.name} looks at frames, and {url} has none; export clips")
+        return
+    if "features" not in clip:
+        raise ConfigError(f"model.name gated looks at features, and {url} has none; export them with kind=features")
+    found = clip["features"].shape[-1]
+    if found != settings.features:
+        raise ConfigError(
+            f"model.streams {settings.streams} are {settings.features} numbers a clip, and those of {url} have {found}"
         )
 
 
-class MILNCETask(nn.Module):
-    """Clips against bags of the narrations around them (train/objectives/mil_nce.py)."""
+class Task(nn.Module):
+    """Clips against the narrations around them: the towers' embeddings, compared by the objective."""
 
-    fields: ClassVar[tuple[str, ...]] = ("frames", "tokens", "mask")
-
-    def __init__(self, model: VideoText, objective: MILNCESettings) -> None:
+    def __init__(self, model: Model, objective: MILNCE | Ranking) -> None:
         super().__init__()
         self.model = model
-        self.objective = MILNCE(objective)
+        self.objective = objective
 
-    def forward(self, frames: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """frames float (B, 3, T, H, W) in [0, 1], tokens (B, K, words), mask (B, K) -> the mean loss of this rank."""
-        loss: Tensor = self.objective(self.model.video(frames)["embedding"], self.model.text(tokens), mask)
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a batch that `forward` takes, in its order."""
+        return self.model.sees, "tokens", "mask", "videos"
+
+    def forward(self, seen: Tensor, tokens: Tensor, mask: Tensor, videos: Tensor) -> Tensor:
+        """What clips are embedded from, tokens (B, K, words), mask (B, K), videos (B,) -> this rank's mean loss.
+
+        frames (B, 3, T, H, W) in [0, 1] are one clip a sample, and its K narrations are a bag. features (B, K, F) are
+        K clips a sample, all of one video, each with the one narration at its place.
+        """
+        video, text = self.model.embed(seen), self.model.text(tokens)
+        if video.ndim == 3:
+            videos = videos.repeat_interleave(video.shape[1])
+            video, text, mask = video.flatten(0, 1), text.flatten(0, 1)[:, None], mask.reshape(-1, 1)
+        loss: Tensor = self.objective(video, text, mask, videos)
         return loss

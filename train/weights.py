@@ -1,6 +1,6 @@
 """A trained model as others take it: weights without pickle, its settings, its words, and how clips were made.
 
-FOLDER/model.pt         state of VideoText, read with weights_only=True
+FOLDER/model.pt         state of the towers, read with weights_only=True
 FOLDER/model.json       settings of the towers and of the clips
 FOLDER/vocabulary.json  words in the order of their ids
 """
@@ -15,7 +15,7 @@ import torch
 from sayso.config import Settings, validate
 from sayso.errors import ConfigError, InputError, ModelNotFound
 from shards.reader import ReaderSettings
-from train.tasks import ModelSettings, VideoText
+from train.tasks import Model, ModelSettings, make_model
 from train.vocabulary import Vocabulary
 
 WEIGHTS, CARD, WORDS = "model.pt", "model.json", "vocabulary.json"
@@ -29,13 +29,15 @@ class ModelCard(Settings):
     words: int
     word_dim: int
     step: int
+    normalised: bool = False
+    """Whether embeddings are to be compared by the cosine."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """A model with its words and the clips it was trained on."""
 
-    model: VideoText
+    model: Model
     vocabulary: Vocabulary
     card: ModelCard
 
@@ -58,7 +60,7 @@ def load_model(folder: Path) -> Trained:
     try:
         card = validate(ModelCard, json.loads((folder / CARD).read_text()), source=str(folder / CARD))
         state = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-        model = VideoText(card.model, words=card.words, word_dim=card.word_dim)
+        model = make_model(card.model, words=card.words, word_dim=card.word_dim)
         model.load_state_dict(state)
     except ConfigError as error:
         raise InputError(str(error)) from error

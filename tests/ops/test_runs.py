@@ -19,7 +19,11 @@ from sayso.errors import ConfigError, InputError, SaysoError
 
 def make_run(folder: Path, *, lr: float, falls: float, code: str = "a" * 64) -> Path:
     folder.mkdir(parents=True)
-    recipe = {"task": "mil_nce", "optimiser": {"name": "adam", "lr": lr}, "output": {"folder": str(folder)}}
+    recipe = {
+        "objective": {"name": "mil_nce"},
+        "optimiser": {"name": "adam", "lr": lr},
+        "output": {"folder": str(folder)},
+    }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     lines: list[dict[str, float]] = [
         {"step": step, "loss": 5 - falls * step, "samples_per_second": 10.0 * step, "data_wait": 0.02, "mfu": 0.4}

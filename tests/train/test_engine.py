@@ -28,6 +28,8 @@ RANKS, MICRO_BATCHES, STEPS, CLIP, TOTAL = 2, 3, 4, 0.05, 6
 class Task(nn.Module):
     """Loss of a clip: how far a small network's output is from the sum of its tokens."""
 
+    fields = ("frames", "tokens", "mask")
+
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
@@ -84,7 +86,7 @@ def losses_of_one_rank(folder: str, rank: int) -> None:
         if stage == 3:
             checkpoint_activations(task)
         engine = initialize(recipe, task, total=TOTAL, per_epoch=TOTAL)
-        run = Run(recipe, engine, None, None, device, TOTAL, None)  # type: ignore[arg-type]  # a step needs no more
+        run = Run(recipe, engine, None, task, device, TOTAL, None)  # type: ignore[arg-type]  # a step needs no more
         found = []
         for step in range(STEPS):
             batches = iter([micro_batch(step, number, rank) for number in range(MICRO_BATCHES)])

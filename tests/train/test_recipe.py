@@ -5,6 +5,10 @@ import pytest
 
 from sayso.errors import ConfigError
 from shards.mix import Source
+from train.models.gated import GatedSettings
+from train.models.video_text import VideoTextSettings
+from train.objectives.mil_nce import MILNCESettings
+from train.objectives.ranking import RankingSettings
 from train.recipe import load_recipe, recipe_names
 from train.schedule import ScheduleName, rate_factor
 
@@ -12,7 +16,12 @@ WHERE = ["data.root=/data", "data.export=clips", "output.folder=/runs/one"]
 
 
 def test_every_recipe_that_comes_with_sayso_loads_by_name() -> None:
-    assert recipe_names() == ["mil_nce_demo", "mil_nce_paper", "mil_nce_release_8gpu"]
+    assert recipe_names() == [
+        "howto100m_ranking",
+        "mil_nce_demo",
+        "mil_nce_paper",
+        "mil_nce_release_8gpu",
+    ]
     for name in recipe_names():
         assert load_recipe(name, WHERE).data.sources == [Source(url="/data/shards/clips", split="train")]
 
@@ -31,14 +40,38 @@ def test_the_published_settings() -> None:
     assert (recipe.data.batch, recipe.engine.ranks, recipe.optimiser.lr) == (8192, 64, 1e-3)
     clips = recipe.data.clips
     assert (clips.frames, clips.fps, clips.size, clips.candidates, clips.per_video) == (32, 10, 200, 5, True)
-    assert recipe.model.video.width == 1
+    assert isinstance(recipe.model, VideoTextSettings)
+    assert (recipe.model.video.width, recipe.objective) == (1, MILNCESettings())
 
 
 def test_the_settings_of_the_training_release() -> None:
     recipe = load_recipe("mil_nce_release_8gpu", WHERE)
     assert (recipe.data.batch, recipe.engine.ranks, recipe.schedule.epochs) == (512, 8, 300)
-    assert (recipe.model.video.stem, recipe.objective.denominator) == ("plain", "release")
+    assert isinstance(recipe.model, VideoTextSettings)
+    assert (recipe.model.video.stem, recipe.objective) == ("plain", MILNCESettings(denominator="release"))
     assert rate_factor(9_999, warmup=recipe.schedule.warmup_steps, total=700_000) == 1
+
+
+def test_the_settings_of_the_ranking() -> None:
+    where = [*WHERE, "model.text.vectors=/words.npz"]
+    recipe = load_recipe("howto100m_ranking", where)
+    model, schedule = recipe.model, recipe.schedule
+    assert isinstance(model, GatedSettings)
+    assert (model.features, model.embedding, model.text.hidden) == (4096, 4096, 4096)
+    assert recipe.objective == RankingSettings(margin=0.1, same_video=0.5)
+    assert (recipe.data.batch, recipe.data.clips.pairs) == (32, 64)
+    assert (recipe.optimiser.name, recipe.optimiser.lr, schedule.epochs) == ("adam", 1e-4, 15)
+    assert (schedule.name, schedule.decay, schedule.warmup_steps) == ("decay", 0.9, 0)
+
+
+def test_objective_and_model_are_chosen_by_their_names() -> None:
+    assert load_recipe("mil_nce_demo", WHERE).objective == MILNCESettings()
+    ranked = load_recipe("mil_nce_demo", [*WHERE, "objective={name: ranking, margin: 0.2}"])
+    assert ranked.objective == RankingSettings(margin=0.2)
+    assert isinstance(ranked.model, VideoTextSettings)
+    gated = load_recipe("mil_nce_demo", [*WHERE, "model={name: gated, streams: {2d: 6}, embedding: 4}"])
+    assert isinstance(gated.model, GatedSettings)
+    assert gated.model.features == 6
 
 
 def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
@@ -56,6 +89,13 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
             r"\(allowed here: root, export, split, mix, clips, batch, accumulate, augment, workers\)",
         ),
         ("objective.denominator=papre", r"objective\.denominator: .*'paper' or 'release'"),
+        ("objective={name: ranked}", r"objective: .*'ranked'.* expected tags: 'mil_nce', 'ranking'"),
+        ("objective={name: ranking, margin: -1}", r"objective\.margin: .*greater than or equal to 0"),
+        (
+            "objective={name: ranking, denominator: paper}",
+            r"unknown key objective\.denominator \(allowed here: name, margin, same_video, normalised\)",
+        ),
+        ("model.video.widht=1", r"unknown key model\.video\.widht \(allowed here: width, embedding, "),
         ("data.batch=many", r"data\.batch: .*integer"),
         ("optimiser.lr=-1", r"optimiser\.lr: .*greater than 0"),
         ("engine.ranks=3", r"data\.batch \d+ cannot be shared out over engine\.ranks 3"),
@@ -93,7 +133,7 @@ def test_one_export_or_a_mix_must_be_given(given: list[str]) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
         ConfigError,
-        match="no recipe mil_nce: give a YAML file or one of mil_nce_demo, mil_nce_paper, mil_nce_release_8gpu",
+        match="no recipe mil_nce: give a YAML file or one of howto100m_ranking, mil_nce_demo, mil_nce_paper",
     ):
         load_recipe("mil_nce", WHERE)
     with pytest.raises(ConfigError, match=r"missing\.yaml: no such file"):

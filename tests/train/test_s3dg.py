@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sayso.errors import InputError
 from train.models.s3dg import S3DG, S3DGSettings, SamePool, Stem, howto100m_state, load_howto100m
-from train.tasks import ModelSettings, VideoText
+from train.models.video_text import VideoText, VideoTextSettings
 
 
 def parameters(model: torch.nn.Module) -> int:
@@ -88,7 +88,7 @@ def test_motion_only_sees_no_room() -> None:
 def released(stem: Stem, *, prefix: str = "") -> dict[str, torch.Tensor]:
     """A state as it is published: all towers, words of word2vec."""
     torch.manual_seed(1)
-    model = VideoText(ModelSettings(video=S3DGSettings(stem=stem)), words=66250, word_dim=300)
+    model = VideoText(VideoTextSettings(video=S3DGSettings(stem=stem)), words=66250, word_dim=300)
     return {
         f"{prefix}{name}": torch.rand_like(each.float()).to(each.dtype) for name, each in howto100m_state(model).items()
     }
@@ -99,7 +99,7 @@ def test_released_weights_load_as_they_are_and_are_saved_so(stem: Stem) -> None:
     state = released(stem)
     assert len(state) == 537
     assert state["text_module.word_embd.weight"].shape == (66250, 300)
-    model = VideoText(ModelSettings(video=S3DGSettings(stem=stem)), words=66250, word_dim=300)
+    model = VideoText(VideoTextSettings(video=S3DGSettings(stem=stem)), words=66250, word_dim=300)
     load_howto100m(model, state)
     saved = howto100m_state(model)
     assert saved.keys() == state.keys()

@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sayso.errors import ConfigError, CorruptObject, InputError
+from sayso.errors import ConfigError, InputError
 from train.evaluate.annotations import read_lines
-from train.evaluate.clips import published_crop, windows_at
 from train.evaluate.embed import Embedder
 from train.evaluate.ordered import ordered_assignment, spread
-from train.evaluate.protocol import Figures, Measured, Progress, Protocol
+from train.evaluate.protocol import Figures, Measured, Protocol
+from train.evaluate.sight import Progress, Sight, sight_of
 from train.evaluate.videos import Videos
 
 TASKS, VIDEOS, ANNOTATIONS = "tasks_primary.txt", "videos_val.csv", "annotations"
@@ -112,11 +112,12 @@ class CrossTask(Protocol):
         if windows != self.windows:
             raise ConfigError("crosstask looks at one window a second; leave --windows out")
         there = [video for video in self.annotated if video.video_id in videos.there]
+        sight = sight_of(embedder)
         texts = {task.task_id: embedder.texts(task.steps) for task in self.tasks.values()}
         tallies: dict[str, Tally] = defaultdict(Tally)
         short = []
         for done, video in enumerate(there, start=1):
-            scores = _bins(video.video_id, videos, embedder) @ texts[video.task_id].T
+            scores = _bins(video.video_id, videos, sight) @ texts[video.task_id].T
             places = ordered_assignment(-torch.log_softmax(scores.double(), dim=1).numpy())
             if places is None:
                 short.append(video.video_id)
@@ -152,15 +153,10 @@ def bin_starts(duration: float, seconds: float) -> list[float]:
     return [min(max(0.0, t + 0.5 - seconds / 2), last) for t in range(max(1, math.floor(duration)))]
 
 
-def _bins(video_id: str, videos: Videos, embedder: Embedder) -> torch.Tensor:
+def _bins(video_id: str, videos: Videos, sight: Sight) -> torch.Tensor:
     """The embeddings of a video's bins (T, D)."""
-    starts = bin_starts(videos.there[video_id].duration, embedder.seconds)
-    crop = published_crop(embedder.clips)
-    proxy = videos.read(video_id)
-    try:
-        return embedder.windows(windows_at(proxy, starts, embedder.clips, crop))
-    except CorruptObject as error:
-        raise videos.broken(video_id, error) from None
+    starts = bin_starts(videos.there[video_id].duration, sight.seconds)
+    return sight.open(videos, video_id)([(start, start + sight.seconds) for start in starts])
 
 
 def _mean_recall(found: Sequence[int], counted: Mapping[str, Tally]) -> float:

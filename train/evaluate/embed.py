@@ -1,16 +1,19 @@
-"""What a trained model makes of windows of video and of sentences."""
+"""What a trained model makes of windows of video, of features and of sentences."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from shards.reader import ReaderSettings
 from train.data import frames_to_device
 from train.weights import Trained
 
-TEXTS_AT_ONCE = 1024
+TEXTS_AT_ONCE = ROWS_AT_ONCE = 1024
 WINDOWS_AT_ONCE = 16
+EMBEDDING = "embedding"
+"""The output that is compared with sentences."""
 
 
 class Embedder:
@@ -29,25 +32,31 @@ class Embedder:
         """The clips that the model was trained on."""
         return self.trained.card.clips
 
-    @property
-    def seconds(self) -> float:
-        """How long a window is."""
-        return self.clips.frames / self.clips.fps
-
-    def windows(self, windows: Iterable[Tensor], output: str = "embedding") -> Tensor:
+    def windows(self, windows: Iterable[Tensor], output: str = EMBEDDING) -> Tensor:
         """Windows, each uint8 (T, H, W, 3) -> (N, D), one of the video tower's outputs, on the CPU."""
         return torch.cat([self._look(torch.stack(some), output) for some in _batches(windows)])
 
     @torch.inference_mode()
     def _look(self, windows: Tensor, output: str) -> Tensor:
         outputs: dict[str, Tensor] = self._model.video(frames_to_device(windows, self.device))
-        return outputs[output].float().cpu()
+        return self._compared(outputs[output]) if output == EMBEDDING else outputs[output].float().cpu()
+
+    @torch.inference_mode()
+    def features(self, rows: Tensor) -> Tensor:
+        """Features, float (N, F), each stream of length 1 -> (N, D) on the CPU."""
+        parts = torch.split(rows, ROWS_AT_ONCE)
+        return torch.cat([self._compared(self._model.embed(part.to(self.device))) for part in parts])
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """N sentences -> (N, D) on the CPU."""
         tokens = torch.split(self.trained.vocabulary.encode(texts), TEXTS_AT_ONCE)
-        return torch.cat([self._model.text(part.to(self.device)).float().cpu() for part in tokens])
+        return torch.cat([self._compared(self._model.text(part.to(self.device))) for part in tokens])
+
+    def _compared(self, embeddings: Tensor) -> Tensor:
+        """Embeddings as the objective compared them."""
+        found = embeddings.float().cpu()
+        return F.normalize(found, dim=1) if self.trained.card.normalised else found
 
 
 def _batches(windows: Iterable[Tensor]) -> Iterator[list[Tensor]]:

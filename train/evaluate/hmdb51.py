@@ -20,10 +20,10 @@ import torch
 
 from sayso.errors import InputError
 from train.evaluate.annotations import read_csv
-from train.evaluate.clips import clips_in_root, published_crop
 from train.evaluate.embed import Embedder
 from train.evaluate.pairs import Pair
-from train.evaluate.protocol import Measured, Progress, Protocol
+from train.evaluate.protocol import Measured, Protocol
+from train.evaluate.sight import Progress, seen_in_root, sight_of
 from train.evaluate.videos import Videos
 
 SPLITS = ("split1", "split2", "split3")
@@ -57,6 +57,7 @@ class HMDB51(Protocol):
 
     name: ClassVar[str] = "hmdb51"
     unit: ClassVar[str] = "videos"
+    output: ClassVar[str] = "mixed_5c"
 
     def __init__(self, videos: Sequence[Labelled]) -> None:
         self.labelled = videos
@@ -104,10 +105,9 @@ def _features(
 ) -> Features:
     """mixed_5c of each video's windows (videos, windows, D)."""
     whole = [Pair(video.video_id, 0.0, inf, video.action) for video in there]
-    seen = clips_in_root(whole, videos, embedder.clips, published_crop(embedder.clips), windows=windows)
     rows = []
-    for _, frames in seen:
-        rows.append(embedder.windows(frames, "mixed_5c"))
+    for _, seen in seen_in_root(whole, videos, sight_of(embedder, output=HMDB51.output), windows=windows):
+        rows.append(seen)
         progress(len(rows), len(there))
     found: Features = torch.stack(rows).numpy()
     return found

@@ -7,7 +7,6 @@ is the same for all: finding the videos, the model, and the report, which says o
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,10 +14,10 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict
 
 from sayso.errors import InputError
-from train.evaluate.embed import Embedder
+from train.evaluate.embed import EMBEDDING, Embedder
+from train.evaluate.sight import Progress, sight_of
 from train.evaluate.videos import Found, Videos
 
-Progress = Callable[[int, int], None]
 Figures = dict[str, float]
 
 
@@ -42,6 +41,8 @@ class Protocol(ABC):
     """What is counted: clips or videos."""
     windows: ClassVar[int] = 10
     """How many windows of a clip it looks at, unless told otherwise."""
+    output: ClassVar[str] = EMBEDDING
+    """What of a model's outputs it takes."""
 
     @classmethod
     @abstractmethod
@@ -100,9 +101,9 @@ def evaluate(
 
     Raises InputError where none is there or the proxies are not fit for the model, CorruptObject for broken ones.
     """
+    videos = sight_of(embedder, output=protocol.output).fit(videos)
     if not videos.there:
-        raise InputError(f"{annotations}: none of its {videos.found.of} videos is there ({_why(videos)})")
-    videos.check_fps(embedder.clips.fps)
+        raise InputError(f"{annotations}: none of its {videos.found.of} videos is there ({videos.why_not})")
     windows = windows or protocol.windows
     found = protocol.measure(videos, embedder, windows, progress)
     return Report(
@@ -122,8 +123,3 @@ def evaluate(
         model=str(model),
         step=embedder.trained.card.step,
     )
-
-
-def _why(videos: Videos) -> str:
-    video_id, why = next(iter(videos.missing.items()))
-    return f"{video_id}: {why}"

@@ -4,7 +4,7 @@ A clip's embedding is the mean over its windows, a score the dot product of raw 
 (Miech et al., CVPR 2020, appendix). Figures stand beside what guessing would give.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,14 @@ from torch import Tensor
 from sayso.errors import ConfigError, InputError
 from sayso.root import Root
 from shards.reader import ClipReader
-from train.evaluate.clips import Seen, clips_in_export, clips_in_root, trained_crop, usable
+from train.evaluate.clips import usable
 from train.evaluate.embed import Embedder
 from train.evaluate.metrics import RetrievalMetrics, chance, retrieval_metrics
 from train.evaluate.pairs import Pair, read_pairs
+from train.evaluate.sight import Progress, Seen, counted, seen_in_export, seen_in_root, sight_of
 from train.evaluate.videos import Found, videos_in_root
 from train.run import latest_model
 from train.weights import load_model
-
-Progress = Callable[[int, int], None]
 
 
 class RetrievalResult(RetrievalMetrics):
@@ -53,33 +52,35 @@ def evaluate_retrieval(
     split: str = "test",
     windows: int = 10,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> RetrievalResult:
     """Evaluate a run's folder or a model's folder on the pairs of a CSV, or on the split of an export of a root.
 
     Videos of the CSV that the root does not have are counted in `videos`; the figures rest on those it has. Of an
-    export each distinct anchor narration is one candidate. `progress(done, total)` is called for every clip.
+    export each distinct anchor narration is one candidate. `progress(done, total)` is called for every clip, or
+    sample of an export.
     Raises ModelNotFound, InputError, RootError for what the user can mend, CorruptObject for broken media.
     """
     if (pairs is None) == (export is None):
         raise ConfigError("give either a CSV of pairs or the name of an export to evaluate on")
     folder = latest_model(checkpoint)
     embedder = Embedder(load_model(folder), device)
+    sight = sight_of(embedder, published=False)
     opened = Root(root).open()
     if pairs is not None:
         asked = read_pairs(pairs)
-        there = videos_in_root((pair.video_id for pair in asked), opened)
+        there = sight.fit(videos_in_root((pair.video_id for pair in asked), opened))
         videos, missing = there.found, list(there.missing)
         kept = usable(asked, there)
         if not kept:
-            raise InputError(f"{pairs}: none of its {videos.of} videos are in {root}")
-        seen = clips_in_root(kept, there, embedder.clips, trained_crop(embedder.clips), windows=windows)
-        found, video = embed_clips(embedder, seen, len(kept), progress)
+            raise InputError(f"{pairs}: none of its {videos.of} videos are in {root} ({there.why_not})")
+        seen = seen_in_root(kept, there, sight, windows=windows)
+        found, video = embed_clips(counted(seen, len(kept), progress))
     else:
         every_clip = embedder.clips.model_copy(update={"per_video": False})
         reader = ClipReader(f"{opened.url}/shards/{export}", split=split, settings=every_clip, seed=0)
-        seen = clips_in_export(reader, every_clip, windows=windows)
-        found, video = first_of_each_text(*embed_clips(embedder, seen, reader.samples, progress))
+        seen = seen_in_export(reader, sight, windows=windows, progress=progress)
+        found, video = first_of_each_text(*embed_clips(seen))
         number = len({pair.video_id for pair in found})
         videos, missing = Found(found=number, of=number), []
     scores = embedder.texts([pair.text for pair in found]) @ video.T
@@ -96,16 +97,12 @@ def evaluate_retrieval(
     )
 
 
-def embed_clips(
-    embedder: Embedder, seen: Iterable[Seen], total: int, progress: Progress | None = None
-) -> tuple[list[Pair], Tensor]:
-    """The pairs, and the embeddings (N, D) of their clips: the mean over a clip's windows."""
+def embed_clips(seen: Iterable[Seen]) -> tuple[list[Pair], Tensor]:
+    """The pairs, and the embeddings (N, D) of their clips: the mean over what a clip is seen through."""
     pairs, embeddings = [], []
-    for pair, windows in seen:
+    for pair, looks in seen:
         pairs.append(pair)
-        embeddings.append(embedder.windows(windows).mean(dim=0))
-        if progress:
-            progress(len(pairs), total)
+        embeddings.append(looks.mean(dim=0))
     return pairs, torch.stack(embeddings)
 
 

@@ -15,12 +15,13 @@ from typing import ClassVar, Self
 
 from sayso.errors import InputError
 from train.evaluate.annotations import read_csv
-from train.evaluate.clips import clips_in_root, published_crop, usable
+from train.evaluate.clips import usable
 from train.evaluate.embed import Embedder
 from train.evaluate.metrics import chance, retrieval_metrics
 from train.evaluate.pairs import Pair, read_pairs
-from train.evaluate.protocol import Measured, Progress, Protocol
+from train.evaluate.protocol import Measured, Protocol
 from train.evaluate.retrieval import embed_clips
+from train.evaluate.sight import Progress, counted, seen_in_root, sight_of
 from train.evaluate.videos import Videos
 
 
@@ -41,8 +42,8 @@ class TextToClip(Protocol):
         kept = usable(self.pairs, videos)
         if not kept:
             raise InputError("every clip begins behind the end of its video; are these the right videos?")
-        seen = clips_in_root(kept, videos, embedder.clips, published_crop(embedder.clips), windows=windows)
-        found, clips = embed_clips(embedder, seen, len(kept), progress)
+        seen = seen_in_root(kept, videos, sight_of(embedder), windows=windows)
+        found, clips = embed_clips(counted(seen, len(kept), progress))
         scores = embedder.texts([pair.text for pair in found]) @ clips.T
         return Measured(
             metrics=retrieval_metrics(scores).model_dump(),

@@ -1,9 +1,10 @@
 """The videos that a protocol asks for: which are there, and why others are not.
 
-Videos vanish from their sites, so figures rest on those that are left, and say so. What is read here are proxies of a
-dataset root, never a foreign file.
+Videos vanish from their sites, so figures rest on those that are left, and say so. What is read here are proxies and
+features of a dataset root, never a foreign file.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sayso.errors import CorruptObject, InputError
 from sayso.root import Root
-from sayso.rows import Media, Video
+from sayso.rows import Features, Media, Video
 
 T = TypeVar("T")
 _BRACKETED = re.compile(r"\[([^\[\]]+)\]$")
@@ -45,6 +46,12 @@ class Videos:
         """How many of how many."""
         return Found(found=len(self.there), of=len(self.there) + len(self.missing))
 
+    @functools.cached_property
+    def features(self) -> Mapping[str, Features]:
+        """The features of those that have some, by the root's own ids."""
+        rows = self.root.table(Features).rows(video_id={media.video_id for media in self.there.values()})
+        return {row.video_id: row for row in rows}
+
     def read(self, video_id: str) -> bytes:
         """A video's proxy. CorruptObject where the object is not there."""
         key = self.there[video_id].key
@@ -56,6 +63,11 @@ class Videos:
     def broken(self, video_id: str, error: Exception) -> CorruptObject:
         """The error that names a proxy that cannot be read."""
         return CorruptObject(f"{self.there[video_id].key}: {error}; run `sayso verify`")
+
+    @property
+    def why_not(self) -> str:
+        """Why the first one that is missing is."""
+        return next((f"{video_id}: {why}" for video_id, why in self.missing.items()), "its clips end too early")
 
     def check_fps(self, fps: float) -> None:
         """InputError where a proxy has fewer frames a second than the model looks at: it would see them twice."""

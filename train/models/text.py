@@ -33,27 +33,40 @@ class TextSettings(Settings):
     padding_in_max: bool = Field(False, description="let padding take part in the maximum, as the release does")
 
 
-class TextTower(nn.Module):
-    """Embeds bags of words; modules carry the names of the released weights (word_embd, fc1, fc2)."""
+def max_over_words(hidden: Tensor, tokens: Tensor, *, padding: bool) -> Tensor:
+    """(..., words, D), none below 0, of tokens (..., words) -> (..., D); `padding` lets padding take part."""
+    if not padding:
+        # Nothing is below 0, so a 0 never wins against a word.
+        hidden = hidden.masked_fill((tokens == PADDING).unsqueeze(-1), 0.0)
+    return hidden.amax(dim=-2)
 
-    def __init__(self, settings: TextSettings, *, words: int, word_dim: int, embedding: int, frozen: bool) -> None:
+
+class WordVectors(nn.Module):
+    """What text towers begin with: a vector for each word of the vocabulary."""
+
+    def __init__(self, words: int, word_dim: int, *, frozen: bool) -> None:
         """`words` counts the vocabulary's rows with the padding row 0."""
         super().__init__()
-        self.padding_in_max = settings.padding_in_max
         self.word_embd = nn.Embedding(words, word_dim, padding_idx=PADDING)
         self.word_embd.weight.requires_grad_(not frozen)
-        self.fc1 = nn.Linear(word_dim, settings.hidden)
-        self.fc2 = nn.Linear(settings.hidden, embedding)
 
     def set_vectors(self, vectors: Tensor) -> None:
         """Copy given word vectors (words, word_dim) in, the padding row first."""
         with torch.no_grad():
             self.word_embd.weight.copy_(vectors)
 
+
+class TextTower(WordVectors):
+    """Embeds bags of words; modules carry the names of the released weights (word_embd, fc1, fc2)."""
+
+    def __init__(self, settings: TextSettings, *, words: int, word_dim: int, embedding: int, frozen: bool) -> None:
+        """`words` counts the vocabulary's rows with the padding row 0."""
+        super().__init__(words, word_dim, frozen=frozen)
+        self.padding_in_max = settings.padding_in_max
+        self.fc1 = nn.Linear(word_dim, settings.hidden)
+        self.fc2 = nn.Linear(settings.hidden, embedding)
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Integer (..., words) -> (..., embedding), not normalised; a sentence of padding only gives fc2's bias."""
         hidden = F.relu(self.fc1(self.word_embd(tokens)))
-        if not self.padding_in_max:
-            # After the ReLU nothing is below 0, so a 0 never wins against a word.
-            hidden = hidden.masked_fill((tokens == PADDING).unsqueeze(-1), 0.0)
-        return self.fc2(hidden.amax(dim=-2))  # type: ignore[no-any-return]
+        return self.fc2(max_over_words(hidden, tokens, padding=self.padding_in_max))  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ are made block by block, and made again in backward: memory is what the embeddin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -36,6 +36,9 @@ _BLOCK_SCORES = {"cpu": 1 << 20}
 class MILNCESettings(Settings):
     """Which of the two published denominators is used, and how much is computed at once."""
 
+    normalised: ClassVar[bool] = False
+
+    name: Literal["mil_nce"] = Field("mil_nce", description="clips against bags of narrations")
     denominator: Denominator = Field("paper", description="positives once (paper) or twice (release) in it")
     block: int | None = Field(
         None, ge=1, description="clips of the global batch that are compared at once; chosen by memory where not given"
@@ -185,6 +188,9 @@ class MILNCE(nn.Module):
         super().__init__()
         self.settings = settings
 
-    def forward(self, video: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """video (B, D), text (B, K, D), bool mask (B, K) of this rank -> scalar; see `mil_nce`."""
+    def forward(self, video: Tensor, text: Tensor, mask: Tensor, videos: Tensor | None = None) -> Tensor:
+        """video (B, D), text (B, K, D), bool mask (B, K) of this rank -> scalar; see `mil_nce`.
+
+        Clips of the same video (`videos`) are negatives like any other.
+        """
         return mil_nce(video, text, mask, self.settings.denominator, self.settings.block)
