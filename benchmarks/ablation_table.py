@@ -67,8 +67,7 @@ class Spread(NamedTuple):
     seeds: int
 
     def __str__(self) -> str:
-        few = f" ({self.seeds})" if self.seeds < 3 else ""
-        return f"{self.mean:.1f} ± {self.deviation:.1f}{few}" if self.seeds > 1 else f"{self.mean:.1f}{few}"
+        return f"{self.mean:.1f} ± {self.deviation:.1f} ({self.seeds})" if self.seeds > 1 else f"{self.mean:.1f}"
 
 
 def spread(figures: Sequence[float]) -> Spread:
@@ -116,21 +115,20 @@ def _compared(bag: int, by_seed: Sequence[float]) -> str:
 
 def tables(results: Results) -> dict[str, Any]:
     """Everything as plain values: by figure, row and noise its mean, deviation and number of seeds."""
-    rows = list(dict.fromkeys(cell.row for cell in sorted(results)))
-    noises = sorted({cell.noise for cell in results})
-    told: dict[str, Any] = {}
-    for figure in FIGURES:
-        told[figure] = {row: {} for row in [*rows, "chance"]}
-        for noise in noises:
-            for row in rows:
-                found = [
-                    getattr(each, figure) for cell, each in results.items() if (cell.row, cell.noise) == (row, noise)
-                ]
-                if found:
-                    told[figure][row][f"{noise:g}"] = spread(found)._asdict()
-            guesses = [getattr(each.chance, figure) for cell, each in results.items() if cell.noise == noise]
-            told[figure]["chance"][f"{noise:g}"] = spread(guesses)._asdict()
-    return told
+    return {figure: _table(results, figure) for figure in FIGURES}
+
+
+def _table(results: Results, figure: str) -> dict[str, dict[str, Any]]:
+    grouped: dict[str, dict[str, list[float]]] = {}
+    guessed: dict[str, list[float]] = {}
+    for cell, result in sorted(results.items()):
+        grouped.setdefault(cell.row, {}).setdefault(f"{cell.noise:g}", []).append(getattr(result, figure))
+        # All are asked about the same world: guessing gives the same for all.
+        guessed[f"{cell.noise:g}"] = [getattr(result.chance, figure)]
+    return {
+        row: {noise: spread(found)._asdict() for noise, found in by_noise.items()}
+        for row, by_noise in {**grouped, "chance": guessed}.items()
+    }
 
 
 def show_tables(results: Results, path: Path) -> None:
@@ -147,5 +145,6 @@ def show_tables(results: Results, path: Path) -> None:
             for row, cells in by_row.items()
         ]
         unit = "" if figure == "median_rank" else ", %"
-        show.table(f"{name}{unit}: mean ± standard deviation over seeds {seeds}", columns, lines)
+        title = f"{name}{unit}: mean ± standard deviation (how many seeds), of the seeds {', '.join(map(str, seeds))}"
+        show.table(title, columns, lines)
     show.out.print(told["verdict"], markup=False, highlight=False)

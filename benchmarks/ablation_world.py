@@ -10,6 +10,7 @@ narrators, their words lie beside the films as a person's captions (WebVTT with 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
@@ -88,9 +89,15 @@ def _draw(truths: Iterable[VideoTruth], films: Path, jobs: int) -> None:
     """Draw the films of a world that are not there yet."""
     missing = [truth for truth in truths if not (films / f"{truth.id}.mp4").exists()]
     # Spawned, since forking a process that already has threads (Ray, torch) can hang.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool, show.counter("films") as progress:
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_ignore_ctrl_c)
+    with pool, show.counter("films") as progress:
         for done, _ in enumerate(pool.map(_write, missing, repeat(films)), start=1):
             progress(done, len(missing))
+
+
+def _ignore_ctrl_c() -> None:
+    """A terminal sends it to all; the parent alone decides, and lets the films at hand be finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write(truth: VideoTruth, films: Path) -> None:
