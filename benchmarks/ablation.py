@@ -35,6 +35,7 @@ from benchmarks.ablation_world import EXPORT, held_out_world, trained_world
 from demo.settings import WorldSettings
 from ops import show
 from sayso.errors import ConfigError, SaysoError
+from sayso.root import Root
 from train.evaluate.metrics import RetrievalMetrics
 from train.evaluate.retrieval import RetrievalResult, evaluate_retrieval
 from train.launch import launch
@@ -123,11 +124,11 @@ def together(found: Sequence[RetrievalResult], seconds: float) -> Result:
     return Result(**mean, chance=RetrievalMetrics(**guess), texts=texts, seconds=round(seconds, 1))
 
 
-def cells(objectives: Sequence[str], bags: Sequence[int], noise: float, seed: int) -> Iterator[Cell]:
-    """The runs on one world."""
-    for objective in objectives:
-        most = OBJECTIVES[objective]
-        yield from (Cell(objective, bag, noise, seed) for bag in bags if most is None or bag <= most)
+def cells(asked: argparse.Namespace) -> Iterator[Cell]:
+    """The runs that are asked for, in the order in which they are taken."""
+    for noise, objective, seed, bag in product(asked.noise, asked.objectives, asked.seeds, asked.bags):
+        if bag <= (OBJECTIVES[objective] or bag):
+            yield Cell(objective, bag, noise, seed)
 
 
 def results(folder: Path) -> dict[Cell, Result]:
@@ -139,29 +140,33 @@ def results(folder: Path) -> dict[Cell, Result]:
 
 
 def run_missing(asked: argparse.Namespace, common: Common) -> None:
-    """Every run that has no result yet, world by world."""
-    folder: Path = asked.folder
-    worlds = [
-        (noise, seed, missing)
-        for noise, seed in product(asked.noise, asked.seeds)
-        if (
-            missing := [
-                cell for cell in cells(asked.objectives, asked.bags, noise, seed) if cell not in results(folder)
-            ]
-        )
-    ]
-    if not worlds:
+    """Every run that has no result yet, after the worlds that it needs."""
+    finished = results(asked.folder)
+    missing = [cell for cell in cells(asked) if cell not in finished]
+    if not missing:
         return
     settings = WorldSettings(seed=common.held_out_seed, videos=common.held_out_videos)
-    held_out, protocols = held_out_world(folder / "held-out", settings, common.protocol_videos, asked.jobs)
-    for noise, seed, missing in worlds:
-        settings = WorldSettings(seed=seed, videos=common.videos, noise=noise)
-        root = trained_world(folder / f"seed-{seed}-noise-{noise:g}", settings, asked.jobs)
-        told = [
-            Asked(cell=cell, folder=folder, root=root.url, held_out=held_out.url, protocols=protocols, common=common)
-            for cell in missing
-        ]
-        side_by_side(told, asked.jobs)
+    held_out, protocols = held_out_world(asked.folder / "held-out", settings, common.protocol_videos, asked.jobs)
+    roots = {
+        world: _root(asked, common, *world) for world in dict.fromkeys((cell.noise, cell.seed) for cell in missing)
+    }
+    told = [
+        Asked(
+            cell=cell,
+            folder=asked.folder,
+            root=roots[cell.noise, cell.seed].url,
+            held_out=held_out.url,
+            protocols=protocols,
+            common=common,
+        )
+        for cell in missing
+    ]
+    side_by_side(told, asked.jobs)
+
+
+def _root(asked: argparse.Namespace, common: Common, noise: float, seed: int) -> Root:
+    settings = WorldSettings(seed=seed, videos=common.videos, noise=noise)
+    return trained_world(asked.folder / f"seed-{seed}-noise-{noise:g}", settings, asked.jobs)
 
 
 def side_by_side(told: Sequence[Asked], jobs: int) -> None:
@@ -174,12 +179,19 @@ def side_by_side(told: Sequence[Asked], jobs: int) -> None:
             line = f"{begun[done].name}: R@5 {result.r5:.1f} (chance {result.chance.r5:.1f}), {result.seconds:.0f} s"
             show.err.print(line, markup=False, highlight=False)
     except BaseException:
-        # SIGTERM, which training takes for the wish to write a checkpoint and to go on another time.
-        for worker in active_children():
-            worker.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        _end_workers()
         raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    pool.shutdown()
+
+
+def _end_workers() -> None:
+    """By SIGTERM, for which training writes a checkpoint; and again, for a run that was next in a worker's queue."""
+    while workers := active_children():
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join(10)
 
 
 def settle(folder: Path, common: Common) -> None:
