@@ -21,8 +21,9 @@ import signal
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import product
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -172,21 +173,29 @@ def _root(asked: argparse.Namespace, common: Common, noise: float, seed: int) ->
 def side_by_side(told: Sequence[Asked], jobs: int) -> None:
     """Some runs, as many at once as there are jobs."""
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    waiting, running = deque(told), dict[Future[Result], Cell]()
     try:
-        begun = {pool.submit(run, asked): asked.cell for asked in told}
-        for done in as_completed(begun):
-            result = done.result()
-            line = f"{begun[done].name}: R@5 {result.r5:.1f} (chance {result.chance.r5:.1f}), {result.seconds:.0f} s"
-            show.err.print(line, markup=False, highlight=False)
+        while waiting or running:
+            # None is handed over before its turn: a worker would begin it when it is told to end.
+            while waiting and len(running) < jobs:
+                asked = waiting.popleft()
+                running[pool.submit(run, asked)] = asked.cell
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                _tell(running.pop(done), done.result())
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False)
         _end_workers()
         raise
     pool.shutdown()
 
 
+def _tell(cell: Cell, result: Result) -> None:
+    line = f"{cell.name}: R@5 {result.r5:.1f} (chance {result.chance.r5:.1f}), {result.seconds:.0f} s"
+    show.err.print(line, markup=False, highlight=False)
+
+
 def _end_workers() -> None:
-    """By SIGTERM, for which training writes a checkpoint; and again, for a run that was next in a worker's queue."""
+    """By SIGTERM, for which training writes a checkpoint; asked again where a worker was between two things."""
     while workers := active_children():
         for worker in workers:
             worker.terminate()
@@ -242,7 +251,10 @@ def main() -> int:
         except KeyboardInterrupt:
             show.err.print("ablation: stopped; the same command goes on", markup=False, highlight=False)
             code = 130
-    show_tables(results(asked.folder), asked.folder / "table.json")
+    if found := results(asked.folder):
+        show_tables(found, asked.folder / "table.json")
+    else:
+        show.err.print(f"ablation: no run of {asked.folder} is finished yet", markup=False, highlight=False)
     return code
 
 
