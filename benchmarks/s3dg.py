@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from train.models.s3dg import BLOCKS, S3DG
+from train.models.video_text import VideoTextSettings
 from train.recipe import load_recipe
 
 AT_MOST = 1.0
@@ -193,6 +194,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     recipe = load_recipe("mil_nce_demo", ["data.root=none", "output.folder=none"])
+    assert isinstance(recipe.model, VideoTextSettings)
     video, clips = recipe.model.video, recipe.data.clips
     share = recipe.data.batch // recipe.engine.ranks
     frames = torch.rand(share, 3, clips.frames, clips.size, clips.size)
