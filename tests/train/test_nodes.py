@@ -30,6 +30,7 @@ SHORT = [f"schedule.steps={STEPS}", "evaluation.every=null", "output.checkpoint_
 TWO_NODES = ["engine.ranks=1", "--nodes", "2"]
 ENDED_WITHIN = 60.0  # seconds in which all ranks must have ended after one of them, or its machine, was lost
 SOON = 200.0
+pytestmark = pytest.mark.timeout(600)  # ranks are started ten times
 
 
 @pytest.fixture(scope="module")
