@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import psutil
@@ -86,7 +87,8 @@ def test_a_run_learns_and_leaves_what_others_need(straight: TrainResult) -> None
     folder = Path(straight.folder)
     lines = read_metrics(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 61))
-    assert sum(line["loss"] for line in lines[-5:]) < 0.8 * sum(line["loss"] for line in lines[:5])
+    # Means of many steps: a single batch's loss depends on which of the six colours it has twice.
+    assert mean(line["loss"] for line in lines[-20:]) < 0.85 * mean(line["loss"] for line in lines[:5])
     assert all(line["samples_per_second"] > 0 and 0 <= line["data_wait"] <= 1 for line in lines)
     assert all(line["gradient_norm"] > 0 and line["tflops"] > 0 and 0 < line["mfu"] < 2 for line in lines)
     assert lines[0]["lr"] == pytest.approx(lines[3]["lr"] / 4)
