@@ -8,9 +8,6 @@ Modules carry the names of the weights released with MIL-NCE (Miech et al., CVPR
 `width` scales every channel count: the same code is a network for a cluster and one for a CPU. `motion_only` is ours,
 not the paper's: among a few dozen videos a network tells clips apart by what stands still behind them and learns
 nothing else; without it only what moves is left.
-
-Activations lie with their channels together (channels_last_3d), however frames and weights lie: tensor cores convolve
-so, and on a CPU max-pooling is ten times as quick (python -m benchmarks.s3dg).
 """
 
 from collections.abc import Mapping
@@ -56,11 +53,6 @@ class S3DGSettings(Settings):
     motion_only: bool = Field(
         False, description="subtract each clip's mean picture, so that a few videos are not told apart by their rooms"
     )
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """The same tensor with its channels together. A few convolutions give them apart, whatever they were given."""
-    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 class SelfGating(nn.Module):
@@ -115,6 +107,8 @@ class SamePool(nn.Module):
     """Max-pooling as TensorFlow's "SAME": k - stride zeros along each axis (fewer in front), then ceil mode.
 
     Zeros equal minus infinity here, since what comes in has passed a ReLU.
+    It is done with channels together, in the midst of channels first too: with channels first it takes a CPU a third of
+    the whole network's time. All else keeps its order: a CPU's batch norm loses digits with channels together.
     """
 
     def __init__(self, kernel: Triple, stride: Triple) -> None:
@@ -127,7 +121,9 @@ class SamePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, C, ceil(T / stride), ...)."""
-        return F.max_pool3d(F.pad(_channels_last(x), self.padding), self.kernel, self.stride, ceil_mode=True)
+        together = F.pad(x.contiguous(memory_format=torch.channels_last_3d), self.padding)
+        pooled = F.max_pool3d(together, self.kernel, self.stride, ceil_mode=True)
+        return pooled.contiguous() if x.is_contiguous() else pooled
 
 
 class InceptionBlock(nn.Module):
@@ -141,7 +137,7 @@ class InceptionBlock(nn.Module):
         self.conv_b1_b = ConvBlock(b1_a, b1_b, (3, 3, 3), padding=(1, 1, 1), separable=True)
         self.conv_b2_a = ConvBlock(channels_in, b2_a)
         self.conv_b2_b = ConvBlock(b2_a, b2_b, (3, 3, 3), padding=(1, 1, 1), separable=True)
-        self.maxpool_b3 = nn.MaxPool3d((3, 3, 3), stride=1, padding=1)
+        self.maxpool_b3 = SamePool((3, 3, 3), (1, 1, 1))
         self.conv_b3_b = ConvBlock(channels_in, b3)
         self.gating_b0, self.gating_b1 = SelfGating(b0), SelfGating(b1_b)
         self.gating_b2, self.gating_b3 = SelfGating(b2_b), SelfGating(b3)
@@ -153,7 +149,7 @@ class InceptionBlock(nn.Module):
             self.gating_b0(self.conv_b0(x)),
             self.gating_b1(self.conv_b1_b(self.conv_b1_a(x))),
             self.gating_b2(self.conv_b2_b(self.conv_b2_a(x))),
-            self.gating_b3(self.conv_b3_b(self.maxpool_b3(_channels_last(x)))),
+            self.gating_b3(self.conv_b3_b(self.maxpool_b3(x))),
         ]
         return torch.cat(parts, dim=1)
 
@@ -202,10 +198,10 @@ class S3DG(nn.Module):
         if self.motion_only:
             frames = frames - frames.mean(dim=2, keepdim=True)
         if self.stem == "plain":
-            return self.conv1(_channels_last(frames))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+            return self.conv1(frames)  # type: ignore[no-any-return]  # nn.Module calls are untyped
         blocks = rearrange(frames, "b c (t dt) (h dh) (w dw) -> b (dt dh dw c) t h w", dt=2, dh=2, dw=2)
         # Without the first step, row and column the windows lie where TensorFlow's "SAME" puts a strided 3x7x7 stem's.
-        return self.conv1(_channels_last(blocks))[:, :, 1:, 1:, 1:]  # type: ignore[no-any-return]
+        return self.conv1(blocks)[:, :, 1:, 1:, 1:]  # type: ignore[no-any-return]
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """(B, 3, T, H, W) in [0, 1] -> "mixed_5c" (B, 1024), its mean over time and space; "embedding" (B, 512).
