@@ -223,7 +223,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--noise", type=float, nargs="+", default=[0.5, 0.0, 0.8], help="in this order")
     parser.add_argument("--bags", type=int, nargs="+", default=[1, 3, 5])
     parser.add_argument("--objectives", nargs="+", choices=list(OBJECTIVES), default=list(OBJECTIVES))
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--videos", type=int, default=60, help="of each world that is trained on")
     parser.add_argument("--held-out-seed", type=int, default=1000)
     parser.add_argument("--held-out-videos", type=int, default=72)
