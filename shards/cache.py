@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -110,14 +110,28 @@ class Cache:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self.folder / _LOCK).open("ab") as file:
+        with _unlocked_after((self.folder / _LOCK).open("ab")) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
-def _opened(partial: Path) -> BinaryIO:
+def _opened(partial: Path) -> AbstractContextManager[BinaryIO]:
     """A partial object opened for writing, made if it is not there, and not cut: it may be another's."""
-    return os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
+    return _unlocked_after(os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b"))
+
+
+@contextmanager
+def _unlocked_after(file: BinaryIO) -> Iterator[BinaryIO]:
+    """An open file, closed and without a lock of ours afterwards.
+
+    Closing alone would not do: a process that another thread forks meanwhile, as loaders do, has the file open too, and
+    with it the lock, for as long as it lives.
+    """
+    with file:
+        try:
+            yield file
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -164,3 +164,46 @@ def test_what_a_killed_process_leaves_is_swept_or_taken_over(tmp_path: Path, the
     assert put(cache, "a")
     assert get(cache, "a") == content("a")
     assert names(tmp_path) == ["a"]
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from shards.cache import Cache
+print(Cache(Path(sys.argv[1]), 1000).fetch("a", 1, lambda file: file.write(b"x") == 1))
+"""
+
+
+def fork_a_sleeper() -> int:
+    """What a loader does while threads of this process are at work: a process that has all of our files open."""
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    return child
+
+
+def test_a_process_forked_meanwhile_holds_no_lock(tmp_path: Path) -> None:
+    cache, children = Cache(tmp_path, 10 * SIZE), []
+
+    def give_up(file: BinaryIO) -> bool:
+        children.append(fork_a_sleeper())
+        return False
+
+    assert not cache.fetch("a", SIZE, give_up)
+    with cache._locked():
+        children.append(fork_a_sleeper())
+    try:
+        another = subprocess.run(
+            [sys.executable, "-c", FETCH, str(tmp_path)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        assert another.stdout.split() == ["True"]
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
