@@ -18,6 +18,9 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch .venv/ready
 
+# Tests run in so many processes, a file of them in one. More than the cores there are would wait for each other.
+PROCESSES ?= 2
+
 # For tests: other people's readers, which bring packages that sayso does without (tests/others.lock says why).
 .venv-others/ready: .venv/ready tests/others.lock
 	$(PYTHON) -m venv .venv-others
@@ -35,7 +38,7 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 
 test: check .venv-others/ready
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile
 
 # Kill at random and compare, round after round: make chaos ROUNDS=100 SEED=7
 ROUNDS ?= 100

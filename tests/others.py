@@ -33,7 +33,7 @@ def by_ray(tars: Sequence[str], cache: str) -> Found:
     import ray
     import ray.data
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     for row in ray.data.read_webdataset(list(tars)).take_all():
         data = row["mp4"]
         yield row["__key__"], data if isinstance(data, bytes) else data.getvalue(), row["json"]

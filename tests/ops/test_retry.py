@@ -98,7 +98,7 @@ def test_people_read_how_many_rows_of_what(failed: Root) -> None:
 @pytest.fixture
 def cluster() -> Iterator[None]:
     """A Ray to join."""
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
     ray.shutdown()
 

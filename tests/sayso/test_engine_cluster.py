@@ -387,7 +387,7 @@ def raylets(cluster: RayCluster) -> int:
 
 def test_a_worker_that_ray_kills_for_want_of_memory_is_told_from_others(root: Root) -> None:
     memory = psutil.virtual_memory()
-    limit_bytes = memory.total - memory.available + 2 * _GIB
+    limit_bytes = memory.total - memory.available + 4 * _GIB  # out of reach for the tests that run beside this one
     ray = {"RAY_memory_usage_threshold": str(limit_bytes / memory.total), "RAY_memory_monitor_refresh_ms": "100"}
     with RayCluster([_CPU], variables=ray) as cluster, cluster.joined():
         add(root, ["sleep 0", f"eat {limit_bytes + _GIB // 2}", "sleep 0"])
