@@ -24,3 +24,8 @@ def copy_of(url: str, kind: str) -> Path:
     url = url.rstrip("/")
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", url)[-60:].strip("-")
     return cache_place(kind) / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:10]}"
+
+
+def is_copy_of(url: str, kind: str, folder: Path) -> bool:
+    """Whether a folder is that of a copy of what is at a URL, on this machine or on one whose caches lie elsewhere."""
+    return folder.parts[-2:] == copy_of(url, kind).parts[-2:]

@@ -135,7 +135,7 @@ def run_on(machines: Machines, recipe: Recipe) -> TrainResult:
                 say(f"{error}; {again if restarts < most else 'no restart is left'}")
             else:
                 return TrainResult(
-                    folder=str(recipe.output.folder),
+                    folder=recipe.output.place,
                     model=reached.model,
                     steps=plan.total,
                     started_from=plan.start,
@@ -155,10 +155,10 @@ def _attempt(machines: Machines, recipe: Recipe, caught: list[int]) -> tuple[Pla
         machines.gather(caught)
         plan = machines.prepare()
         if plan.finished:
-            say(f"{recipe.output.folder}: already trained, {plan.total} of {plan.total} steps")
+            say(f"{recipe.output.place}: already trained, {plan.total} of {plan.total} steps")
             return plan, machines.reached()
         if plan.start:
-            say(f"{recipe.output.folder}: going on after step {plan.start} of {plan.total}")
+            say(f"{recipe.output.place}: going on after step {plan.start} of {plan.total}")
         machines.start()
         codes = watch(machines.nodes, caught)
         judge(codes, caught, machines)

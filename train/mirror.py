@@ -16,7 +16,7 @@ import shutil
 import uuid
 from pathlib import Path
 
-from sayso.caches import copy_of, is_url
+from sayso.caches import copy_of, is_copy_of, is_url
 from sayso.config import validate
 from sayso.errors import InputError, ModelNotFound
 from sayso.storage import PARTIAL, Storage
@@ -86,7 +86,7 @@ class Mirror:
 
     def __init__(self, url: str, folder: Path) -> None:
         self._storage, self._folder = Storage(url), folder
-        self._is_copy = folder == copy_of(url, "runs")
+        self._is_copy = is_copy_of(url, "runs", folder)
 
     def latest(self) -> Latest:
         """The newest checkpoint that is there whole; step 0 where there is none."""

@@ -119,7 +119,7 @@ class Node:
     def reached(self) -> Reached:
         """How far the run has come; to be asked where `prepare` was called."""
         output = self.recipe.output
-        if self.own_folders and output.mirror is not None:
+        if output.mirror is not None and (self.own_folders or output.place == output.mirror):
             step = Mirror(output.mirror, output.folder).latest().step
             model = f"{output.mirror}/{CHECKPOINTS}/{step_folder(Path(), step).name}"
         else:

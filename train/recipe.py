@@ -10,7 +10,7 @@ import torch
 import yaml
 from pydantic import Field, model_validator
 
-from sayso.caches import copy_of, is_url
+from sayso.caches import copy_of, is_copy_of, is_url
 from sayso.config import Settings, load
 from sayso.errors import ConfigError
 from shards.mix import Source
@@ -207,6 +207,12 @@ class OutputSettings(Settings):
         if given.get("mirror") not in (None, url):
             raise ValueError(f"folder is a URL, {url}: it is the mirror too, leave mirror away")
         return {**given, "folder": copy_of(url, "runs"), "mirror": url}
+
+    @property
+    def place(self) -> str:
+        """Where users find the run: the URL that they gave as its folder, else the folder."""
+        url = self.mirror
+        return url if url is not None and is_copy_of(url, "runs", self.folder) else str(self.folder)
 
 
 class Recipe(Settings):

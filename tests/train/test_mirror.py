@@ -121,8 +121,11 @@ def test_a_run_goes_on_from_its_url_on_another_machine(
 
     second = launch(small_recipe, [f"output.folder={url}"])
     assert second.started_from == 57
-    assert Path(second.folder).is_relative_to(cache)
-    found = read_metrics(Path(second.folder) / "metrics.jsonl")
+    assert second.folder == url
+    assert second.model == f"{url}/checkpoints/step-00000060"
+    copy = copy_of(url, "runs")
+    assert copy.is_relative_to(cache)
+    found = read_metrics(copy / "metrics.jsonl")
     assert [line["loss"] for line in found] == [line["loss"] for line in lines]
     # What the ranks uploaded is what a third machine gets, which keeps the run in a folder of its own.
     shutil.rmtree(cache)

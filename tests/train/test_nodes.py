@@ -137,9 +137,13 @@ def test_a_job_on_two_machines_outlives_a_killed_rank_and_a_lost_machine(
 
 
 def test_machines_with_folders_of_their_own_go_on_from_the_mirror(
-    cluster: RayCluster, one_machine: TrainResult, small_recipe: Path, tmp_path: Path
+    cluster: RayCluster,
+    one_machine: TrainResult,
+    small_recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After a killed driver and a SIGTERM."""
+    """After a killed driver and a SIGTERM, and then from the mirror alone."""
     # Another folder for each node: Ray's workers are where their raylet was started.
     command: list[str | Path] = ["train", small_recipe, "output.folder=/proc/self/cwd/run", *SHORT, *TWO_NODES]
     refused = sayso(cluster, *command)
@@ -167,14 +171,17 @@ def test_machines_with_folders_of_their_own_go_on_from_the_mirror(
     assert before < latest(mirror / "checkpoints").step < STEPS
     assert not training(cluster.nodes)
 
-    finished = sayso(cluster, *command)
-    said, _ = finished.communicate(timeout=SOON)
-    assert finished.returncode == 0, said
-    assert f"model: {mirror}/checkpoints/step-{STEPS:08d}" in said
-    assert losses(mirror) == losses(Path(one_machine.folder))
-    assert load_model(mirror / "checkpoints" / f"step-{STEPS:08d}").card.step == STEPS
     for here in own_folders(cluster):
         assert len(list((here / "checkpoints").glob("step-*"))) <= 2, "each machine keeps its folder small"
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    finished = sayso(cluster, "train", small_recipe, f"output.folder={mirror.as_uri()}", *SHORT, *TWO_NODES)
+    said, _ = finished.communicate(timeout=SOON)
+    assert finished.returncode == 0, said
+    assert re.search(rf"going on after step \d+ of {STEPS}", said)
+    assert f"model: {mirror.as_uri()}/checkpoints/step-{STEPS:08d}" in said
+    assert losses(mirror) == losses(Path(one_machine.folder))
+    assert load_model(mirror / "checkpoints" / f"step-{STEPS:08d}").card.step == STEPS
 
 
 def test_on_one_machine_ranks_are_started_again_as_often_as_may_be(
