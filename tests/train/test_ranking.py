@@ -1,14 +1,12 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.ranks import averaged, be_a_rank
 from train.objectives.ranking import Ranking, RankingSettings, ranking
 
 VIDEOS = torch.tensor([7, 7, 7, -2, -2, 5, 9, 9, 9, 9, 1, 7])
@@ -176,40 +174,25 @@ class Towers(nn.Module):
         return found
 
 
-def figures(rows: slice, normalised: bool) -> list[Tensor]:
-    """The loss of rows and the towers' gradients."""
-    towers = Towers()
-    loss = towers.loss(rows, normalised)
-    torch.autograd.backward(loss)
-    return [loss.detach(), *(p.grad for p in towers.parameters() if p.grad is not None)]
-
-
-def figures_of_one_rank(folder: str, ranks: int, rank: int) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-    share = 12 // ranks
+def figures(rows: slice) -> dict[str, list[Tensor]]:
+    """The loss of rows and the towers' gradients, with and without normalising."""
+    found = {}
     for normalised in (True, False):
-        found = figures(slice(rank * share, (rank + 1) * share), normalised)
-        for figure in found:  # averaged over ranks, as DeepSpeed and DDP do
-            dist.all_reduce(figure)
-            figure /= ranks
-        if rank == 0:
-            torch.save(found, f"{folder}/{normalised}.pt")
-    dist.destroy_process_group()
+        towers = Towers()
+        loss = towers.loss(rows, normalised)
+        torch.autograd.backward(loss)
+        found[str(normalised)] = [loss.detach(), *(p.grad for p in towers.parameters() if p.grad is not None)]
+    return found
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_give_the_gradients_of_one_process(ranks: int, tmp_path: Path) -> None:
-    arguments = [sys.executable, __file__, str(tmp_path), str(ranks)]
-    running = [subprocess.Popen([*arguments, str(rank)]) for rank in range(ranks)]
-    assert [process.wait(timeout=120) for process in running] == [0] * ranks
-    for normalised in (True, False):
-        found = torch.load(tmp_path / f"{normalised}.pt", weights_only=True)
-        alone = figures(slice(0, 12), normalised)
+    found = averaged("tests.train.test_ranking", tmp_path, ranks, rows=12)
+    for normalised, alone in figures(slice(0, 12)).items():
         assert alone[0] > 0
-        for ours, theirs in zip(found, alone, strict=True):
+        for ours, theirs in zip(found[normalised], alone, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
 if __name__ == "__main__":
-    figures_of_one_rank(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    be_a_rank(figures)
