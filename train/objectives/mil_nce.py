@@ -58,6 +58,8 @@ def mil_nce(
     A row without any candidate counts 0 (it has no positive), but its clip still serves the others as a negative.
     Half precision is computed in float32. Averaged over ranks, gradients are those of one process with all rows.
     """
+    # Before the gather: what each rank finds for a row is then added up in float32, and rounded once.
+    video, text = _wide(video), _wide(text)
     if mask is None:
         mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
     whole = gather(video), gather(text), gather(mask)
