@@ -43,10 +43,7 @@ class S3D(FrozenModel):
         return sight, f"s3d {hash_file(path)[0][:16]}, {sight}"
 
     def _as_asked(self, sight: Sight) -> Sight:
-        own, crop = self.settings, sight.crop
-        if own.size or own.short_side:
-            size = own.size or crop.size
-            crop = Crop(size=size, short_side=own.short_side or size)
+        own, crop = self.settings, self._crop(sight.crop.size, sight.crop.short_side)
         return Sight(crop, own.frames or sight.frames, own.frame_fps or sight.frame_fps)
 
     def load(self, device: torch.device) -> Look:
