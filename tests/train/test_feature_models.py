@@ -206,6 +206,7 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     np.save(tmp_path / "numbers.npy", np.zeros(3))
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
     torch.save(S3DG(width=0.125).state_dict(), tmp_path / "narrow.pth")
+    torch.save(S3DG("space_to_depth").state_dict(), tmp_path / "s3d.pth")
     (tmp_path / "empty").mkdir()
     wrong: list[tuple[StreamSettings, type[Exception], str]] = [
         (stream("s3d", tmp_path / "none.pth"), ModelNotFound, "give a file of S3D weights"),
@@ -213,6 +214,7 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
         (stream("s3d", tmp_path / "numbers.npy"), InputError, "not weights"),
         (stream("s3d", tmp_path / "other.pth"), InputError, "not weights of S3D-G"),
         (stream("s3d", tmp_path / "narrow.pth"), InputError, "narrow.pth: the weights are not this model's"),
+        (stream("s3d", tmp_path / "s3d.pth", frames=15), ConfigError, "must be even, and are 15 and 224"),
         (stream("onnx", tmp_path / "none.onnx"), ModelNotFound, "no file"),
         (stream("onnx", tmp_path / "broken.onnx"), InputError, "not a model that onnxruntime loads"),
         (stream("onnx", tmp_path / "fixed.onnx", size=64), ConfigError, "takes 32"),

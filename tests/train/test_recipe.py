@@ -113,6 +113,15 @@ def test_wrong_keys_and_values_are_named_with_what_is_allowed(override: str, mes
         load_recipe("mil_nce_demo", [*WHERE, override])
 
 
+@pytest.mark.parametrize("key", ["frames", "size"])
+def test_blocks_of_two_need_even_clips(key: str) -> None:
+    load_recipe("mil_nce_demo", [*WHERE, f"data.clips.{key}=63"])
+    with pytest.raises(
+        ConfigError, match=rf"data\.clips\.{key} 63 must be even with model\.video\.stem=space_to_depth"
+    ):
+        load_recipe("mil_nce_demo", [*WHERE, f"data.clips.{key}=63", "model.video.stem=space_to_depth"])
+
+
 def test_an_average_of_weights_that_no_rank_has_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"optimiser\.ema needs engine\.zero_stage 2 or less"):
         load_recipe("mil_nce_demo", [*WHERE, "optimiser.ema=0.99", "engine.zero_stage=3"])
