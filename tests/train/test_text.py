@@ -76,6 +76,30 @@ def test_vectors_come_with_a_row_for_padding(tmp_path: Path) -> None:
         load_vectors(tmp_path / "missing.npz")
 
 
+def test_words_may_be_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npz"
+    np.savez(path, words=np.array([b"cut", "naïve".encode()]), vecs=np.zeros((2, 3)))
+    assert load_vectors(path)[0] == ["cut", "naïve"]
+
+
+@pytest.mark.parametrize("bytes_left", [0, 100, -9, None])
+def test_a_damaged_npz_is_named(bytes_left: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npz"
+    np.savez_compressed(path, words=np.array(["cut", "fold"]), vecs=np.arange(200.0).reshape(2, 100))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data[:bytes_left])
+    with pytest.raises(InputError, match=r"no word vectors in .*vectors\.npz"):
+        load_vectors(path)
+
+
+def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
+    with (tmp_path / "vectors.npz").open("wb") as file:
+        np.save(file, np.zeros((2, 3)))
+    with pytest.raises(InputError, match="arrays words and vecs"):
+        load_vectors(tmp_path / "vectors.npz")
+
+
 WORDS = ["cut", "fold", "new york", "naïve"]
 VECTORS = np.array([[1, -2.5, 0.125], [3, 4, 5], [0, 0, 1e-3], [7, 8, 9]], dtype=np.float32)
 
