@@ -196,6 +196,24 @@ def test_cuda_is_asked_for_where_there_is_none(filled: Root, settings: FeaturesS
             on_cuda.open()
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_is_settled_where_the_run_begins(
+    there: bool, filled: Root, settings: FeaturesSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker without a GPU of its own takes none, whatever it sees; one that was promised one says if it has none."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    stage = MakeFeatures(filled, settings.model_copy(update={"device": "auto"}))
+    assert stage.resources.gpus == there
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not there)
+    on_worker = pickle.loads(pickle.dumps(stage))
+    if there:
+        with pytest.raises(ConfigError, match="take cpu"):
+            on_worker.open()
+    else:
+        on_worker.open()
+        assert on_worker(media(filled))
+
+
 def test_from_the_stage_to_a_step_of_training(filled: Root, settings: FeaturesSettings) -> None:
     """A narration is paired with the colour that is shown while it is said."""
     stage = opened(filled, settings)

@@ -38,7 +38,11 @@ class MakeFeatures(Stage[Media, Features]):
     def __init__(self, root: Root, settings: FeaturesSettings) -> None:
         super().__init__(root)
         self.settings = settings
-        self.resources = Resources(cpus=1.0, gpus=1.0 if settings.device == "cuda" else 0.0)
+        # Settled here, where the run begins: a worker that took CUDA without having asked the cluster for a GPU would
+        # share the first one of its machine with all others, under a cap of memory that CUDA does not start with.
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(auto if settings.device == "auto" else settings.device)
+        self.resources = Resources(cpus=1.0, gpus=1.0 if self.device.type == "cuda" else 0.0)
         self.checked: _Told | None = None
         """What the streams were when the run began: workers on other machines must have the same."""
 
@@ -62,11 +66,12 @@ class MakeFeatures(Stage[Media, Features]):
 
     def open(self) -> None:
         """Load the models. ConfigError where they are others here than where the run was begun."""
-        device = _device(self.settings.device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("features.device: there is no CUDA on this machine; take cpu")
         self.models = self._find()
         if self.checked is not None:
             _compare(_told(self.models), self.checked, "a worker's machine has other models", "give all the same files")
-        self.looks = {name: model.load(device) for name, model in self.models.items()}
+        self.looks = {name: model.load(self.device) for name, model in self.models.items()}
 
     def _find(self) -> dict[str, FrozenModel]:
         self.settings.check()
@@ -163,12 +168,6 @@ class _Array:
         self._file[self._done : self._done + len(found)] = found.numpy()
         self._done += len(found)
         self._waiting = []
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("features.device: there is no CUDA on this machine; take cpu or auto")
-    return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 _Told = dict[str, str]
