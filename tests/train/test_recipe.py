@@ -49,6 +49,8 @@ def test_the_settings_of_the_training_release() -> None:
     assert (recipe.data.batch, recipe.engine.ranks, recipe.schedule.epochs) == (512, 8, 300)
     assert isinstance(recipe.model, VideoTextSettings)
     assert (recipe.model.video.stem, recipe.objective) == ("plain", MILNCESettings(denominator="release"))
+    clips = recipe.data.clips
+    assert (clips.frames, clips.fps, clips.size, clips.scaled_short_side, clips.candidates) == (16, 5, 224, 256, 4)
     assert rate_factor(9_999, warmup=recipe.schedule.warmup_steps, total=700_000) == 1
 
 
