@@ -6,6 +6,7 @@ import torch
 
 from sayso.errors import InputError
 from train.models.text import TextSettings, TextTower
+from train.recipe import load_recipe
 from train.vocabulary import Vocabulary, load_vectors
 
 GLOVE = Path(__file__).resolve().parents[2] / "../shared/data/glove100_80k_fp16.npz"
@@ -98,6 +99,24 @@ def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
         np.save(file, np.zeros((2, 3)))
     with pytest.raises(InputError, match="arrays words and vecs"):
         load_vectors(tmp_path / "vectors.npz")
+
+
+@pytest.mark.parametrize("words", [["fold", "cut"], ["cut", "fold", "stir"]])
+def test_vectors_of_other_words_than_the_runs_are_refused(words: list[str], tmp_path: Path) -> None:
+    """As when the file was replaced between two starts: as many words in another order would fit, and all be wrong."""
+    from train.engine import build_model
+
+    path = tmp_path / "vectors.npz"
+    where = ["data.root=/none", "model.text.vectors=" + str(path), "model.video.width=0.1"]
+    recipe = load_recipe("mil_nce_demo", [*where, f"output.folder={tmp_path}"])
+    vocabulary = Vocabulary(["cut", "fold"], 4)
+    np.savez(path, words=np.array(vocabulary.words), vecs=np.array([[1, 2], [3, 4]]))
+    assert build_model(recipe, vocabulary).text.word_embd.weight.tolist() == [[0, 0], [1, 2], [3, 4]]
+    np.savez(path, words=np.array(words), vecs=np.ones((len(words), 2)))
+    with pytest.raises(
+        InputError, match=r"vectors\.npz has other words than .*vocabulary\.json.*; give the file of then"
+    ):
+        build_model(recipe, vocabulary)
 
 
 WORDS = ["cut", "fold", "new york", "naïve"]
