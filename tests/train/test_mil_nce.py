@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from sayso.errors import ConfigError
 from tests.ranks import averaged, be_a_rank
 from train.objectives.mil_nce import MILNCE, Denominator, MILNCESettings, mil_nce
 
@@ -138,6 +139,15 @@ def test_any_block_gives_the_value_and_gradients_of_all_at_once(
 def test_no_mask_means_that_nothing_is_missing() -> None:
     video, text, mask = bags(missing=0)
     torch.testing.assert_close(mil_nce(video, text), mil_nce(video, text, mask))
+
+
+def test_a_mistyped_denominator_is_not_taken_for_the_other() -> None:
+    video, text, mask = bags()
+    with pytest.raises(ConfigError, match="denominator 'papre': give paper or release"):
+        mil_nce(video, text, mask, "papre")  # type: ignore[arg-type]  # as in a notebook
+    for block in (0, -3):
+        with pytest.raises(ConfigError, match=f"block {block}: give 1 or more"):
+            mil_nce(video, text, mask, block=block)
 
 
 @pytest.mark.parametrize("autocast", [False, True])
