@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from transformers import ViTConfig, ViTModel
 
 from sayso.engine import attempt
 from sayso.engine.outcome import Done
@@ -27,7 +28,7 @@ from shards.stage import MakeShards
 from tests.films import COLOURS, MEANS, MEANS_OF_ONE, film, random_model
 from tests.made import put
 from tests.shards.conftest import Lab
-from train.features.settings import FeaturesSettings
+from train.features.settings import FeaturesSettings, StreamSettings
 from train.features.stage import MakeFeatures
 from train.weights import load_model
 
@@ -186,6 +187,18 @@ def test_a_machine_with_other_weights_is_refused(filled: Root, settings: Feature
     model.write_bytes(MEANS_OF_ONE)
     with pytest.raises(ConfigError, match="a worker's machine has other models"):
         pickle.loads(sent).open()
+
+
+def test_a_model_that_cannot_look_so_is_refused_before_any_video(
+    filled: Root, settings: FeaturesSettings, tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+    vit = StreamSettings(name="2d", fps=1, kind="transformers", model=str(tmp_path))
+    opened(filled, settings.model_copy(update={"streams": [vit]}))
+    larger = vit.model_copy(update={"size": 40})
+    with pytest.raises(ConfigError, match=r"stream 2d: .* cannot look at 40 of 40 px \(.*32.*\); give it another size"):
+        opened(filled, settings.model_copy(update={"streams": [larger]}))
 
 
 def test_cuda_is_asked_for_where_there_is_none(filled: Root, settings: FeaturesSettings) -> None:

@@ -22,7 +22,7 @@ from sayso.rows import Features, FeatureStream, Media
 from sayso.stage import Resources, Stage
 from sayso.storage import hash_file, no_space_named
 from shards.decode import Pixels
-from train.features.frozen import FrozenModel, Look
+from train.features.frozen import FrozenModel, Look, first_line
 from train.features.models import find_model
 from train.features.settings import FeaturesSettings, StreamSettings
 from train.features.windows import View, rows_of, windows
@@ -65,13 +65,16 @@ class MakeFeatures(Stage[Media, Features]):
         return row.duration
 
     def open(self) -> None:
-        """Load the models. ConfigError where they are others here than where the run was begun."""
+        """Load the models. ConfigError where they are others here than where the run was begun, or cannot look so."""
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError("features.device: there is no CUDA on this machine; take cpu")
         self.models = self._find()
         if self.checked is not None:
             _compare(_told(self.models), self.checked, "a worker's machine has other models", "give all the same files")
         self.looks = {name: model.load(self.device) for name, model in self.models.items()}
+        with _one_thread():  # as many workers as cores do so at once
+            for name, look in self.looks.items():
+                _try(look, self.models[name])
 
     def _find(self) -> dict[str, FrozenModel]:
         self.settings.check()
@@ -168,6 +171,22 @@ class _Array:
         self._file[self._done : self._done + len(found)] = found.numpy()
         self._done += len(found)
         self._waiting = []
+
+
+@torch.inference_mode()
+def _try(look: Look, model: FrozenModel) -> None:
+    """Look at nothing. ConfigError where that does not go: with each video it would be a fault of the program's."""
+    sight = model.sight
+    nothing = torch.zeros(1, sight.frames, sight.crop.size, sight.crop.size, 3, dtype=torch.uint8)
+    try:
+        look(nothing)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # another time there may be room
+    except Exception as error:  # noqa: BLE001  what models of others raise has no other class in common
+        raise ConfigError(
+            f"stream {model.settings.name}: {model.wanted} cannot look at {sight} ({first_line(error)}); "
+            "give it another size, or leave size away"
+        ) from None
 
 
 _Told = dict[str, str]
