@@ -52,6 +52,8 @@ class Clip(TypedDict):
     features: NotRequired[torch.Tensor]
     """float32 (n, D), of n narrations of one video in the order of `narrations`: each stream's row with its length
     divided out, the streams side by side by their names"""
+    streams: NotRequired[dict[str, int]]
+    """of features: the streams by name, and how many numbers of a row are theirs"""
 
 
 class ClipSettings(Settings):
@@ -168,6 +170,7 @@ def _pairs(sample: RawSample, settings: ClipSettings, seed: str) -> Clip:
         narrations=[said[place]["text"] for place in chosen.tolist()],
         narration_mask=torch.ones(settings.pairs, dtype=torch.bool),
         features=torch.from_numpy(unit_rows(streams, chosen)),
+        streams={name: rows.shape[1] for name, rows in streams.items()},
     )
 
 

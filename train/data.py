@@ -78,16 +78,31 @@ class Batches:
         """Micro-batches of the steps [step, last), over as many epochs as they span, fetched ahead.
 
         By a thread where there are no workers: processes forked in the middle of a step may find a lock held for ever.
+        Workers are an epoch's; those of the next one begin before it ends, so that no rank waits for its first batch.
         """
         batches = self._from_step(step, last)
         return batches if self.settings.workers else ahead(batches, AHEAD)
 
     def _from_step(self, step: int, last: int) -> Iterator[Batch]:
-        while step < last:
-            wanted = min(self.per_epoch - step % self.per_epoch, last - step)
-            self.reader.load_state_dict(self.state(step))
-            yield from itertools.islice(self._loader(), wanted * self.settings.accumulate)
-            step += wanted
+        following = self._rest_of_epoch(step, last)
+        while following[1]:
+            batches, left = following
+            step += left // self.settings.accumulate
+            # By then its workers are at their last micro-batches; those of the next epoch take as long for their first.
+            begin_next = min(self.settings.workers, left - 1)
+            for behind in reversed(range(left)):
+                batch = next(batches)
+                if behind == begin_next:
+                    following = self._rest_of_epoch(step, last)
+                yield batch
+
+    def _rest_of_epoch(self, step: int, last: int) -> tuple[Iterator[Batch], int]:
+        """The micro-batches of a step's epoch from there on, and how many of them there are up to step `last`."""
+        wanted = min(self.per_epoch - step % self.per_epoch, last - step)
+        if not wanted:
+            return iter(()), 0
+        self.reader.load_state_dict(self.state(step))
+        return iter(self._loader()), wanted * self.settings.accumulate
 
     def state(self, step: int) -> dict[str, int]:
         """The reader's state after a step: what was trained on, not what workers have fetched ahead."""

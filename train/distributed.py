@@ -33,9 +33,10 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> Tensor:
-        total = grads[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total.chunk(dist.get_world_size())[dist.get_rank()].clone()
+        parts = grads[0].contiguous().chunk(dist.get_world_size())
+        total = torch.empty_like(parts[0])
+        dist.reduce_scatter(total, list(parts))
+        return total
 
 
 def gather(local: Tensor) -> Tensor:

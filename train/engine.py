@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from sayso.errors import Preempted, WorkFailed
+from sayso.errors import InputError, Preempted, WorkFailed
 from train import checkpoint
 from train.activations import checkpoint_activations
 from train.augment import augment
@@ -239,11 +239,16 @@ def compile_towers(model: nn.Module) -> None:
 
 
 def build_model(recipe: Recipe, vocabulary: Vocabulary) -> Model:
-    """The towers with fresh weights and, where given, word vectors."""
+    """The towers with fresh weights and, where given, word vectors. InputError where those are of other words."""
     text = recipe.model.text
     if text.vectors is None:
         return make_model(recipe.model, words=len(vocabulary), word_dim=text.word_dim)
-    _, vectors = load_vectors(text.vectors)
+    words, vectors = load_vectors(text.vectors)
+    if words != vocabulary.words:
+        raise InputError(
+            f"{text.vectors} has other words than {recipe.output.folder / WORDS}, which was made when the run began; "
+            "give the file of then, or choose another output.folder"
+        )
     model = make_model(recipe.model, words=len(vocabulary), word_dim=vectors.shape[1])
     model.text.set_vectors(vectors)
     return model

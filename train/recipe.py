@@ -241,11 +241,10 @@ class Recipe(Settings):
             raise ValueError(f"output.folder {self.output.folder}: with engine.nodes give an absolute path")
         if self.optimiser.ema is not None and self.engine.zero_stage == 3:
             raise ValueError("optimiser.ema needs engine.zero_stage 2 or less: with 3 no rank has all weights")
-        blocks = isinstance(self.model, VideoTextSettings) and self.model.video.stem == "space_to_depth"
-        if self.data.clips.frames % 2 and blocks:
-            raise ValueError(
-                f"data.clips.frames {self.data.clips.frames} must be even with model.video.stem=space_to_depth"
-            )
+        if isinstance(self.model, VideoTextSettings) and self.model.video.stem == "space_to_depth":
+            for name in ("frames", "size"):
+                if (number := getattr(self.data.clips, name)) % 2:
+                    raise ValueError(f"data.clips.{name} {number} must be even with model.video.stem=space_to_depth")
         return self
 
     def save(self, path: Path) -> None:

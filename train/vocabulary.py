@@ -7,6 +7,8 @@ where none is given, from the narrations that are trained on. Words it does not 
 import itertools
 import json
 import re
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -83,7 +85,7 @@ def load_vectors(path: Path) -> tuple[list[str], Tensor]:
     """
     try:
         words, vectors = _read_npz(path) if path.suffix == ".npz" else _read_lines(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"no word vectors in {path}: word2vec's binary or text, GloVe's text, or an npz file with arrays words "
             f"and vecs is needed ({error})"
@@ -96,8 +98,14 @@ def load_vectors(path: Path) -> tuple[list[str], Tensor]:
 
 
 def _read_npz(path: Path) -> _Vectors:
-    with np.load(path, allow_pickle=False) as arrays:
-        return [str(word) for word in arrays["words"]], arrays["vecs"].astype(np.float32)
+    with path.open("rb") as file:
+        arrays = np.load(file, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array")
+        words = np.atleast_1d(arrays["words"])
+        if words.dtype.kind == "S":  # str() would make "b'cut'" of it, a word that nobody says
+            words = np.char.decode(words, "utf-8")
+        return [str(word) for word in words], np.atleast_1d(arrays["vecs"]).astype(np.float32)
 
 
 def _read_lines(path: Path) -> _Vectors:

@@ -65,7 +65,13 @@ def load_model(folder: Path) -> Trained:
         model.load_state_dict(state)
     except ConfigError as error:
         raise InputError(str(error)) from error
-    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first = str(error).splitlines()[0]
+    except (ValueError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{folder / WEIGHTS} is not a model that sayso wrote ({first})") from error
-    return Trained(model.eval(), Vocabulary.load(folder / WORDS), card)
+    vocabulary = Vocabulary.load(folder / WORDS)
+    if len(vocabulary) != card.words:
+        raise InputError(
+            f"{folder / WORDS} is of another model: {card.words - 1} words belong to the weights, and it has "
+            f"{len(vocabulary) - 1}; copy model.pt, model.json and vocabulary.json of one checkpoint together"
+        )
+    return Trained(model.eval(), vocabulary, card)

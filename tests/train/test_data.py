@@ -1,7 +1,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,8 @@ import torch
 
 from sayso.errors import ConfigError, CorruptObject
 from sayso.root import Root
+from shards.clips import Clip
+from shards.reader import ClipReader
 from train.data import Batch, Batches, ahead, frames_to_device, narrations, open_reader, to_device
 from train.recipe import DataSettings, load_recipe
 from train.vocabulary import Vocabulary
@@ -33,6 +35,35 @@ def test_batches_are_the_same_with_any_number_of_workers_and_from_any_step(small
     later = taken(settings, 1, 5) + taken(data_settings(small_recipe, "data.workers=2"), 1, 5)
     for one, other in zip(later, [*whole[1:], *whole[1:]], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+class Noted(ClipReader):
+    """Leaves a file behind for each epoch that somebody has begun to decode."""
+
+    folder: Path
+
+    def __iter__(self) -> Iterator[Clip]:
+        epoch = self.state_dict()["epoch"]
+        for clip in super().__iter__():
+            (self.folder / str(epoch)).touch()
+            yield clip
+
+
+def test_workers_do_not_wait_for_the_end_of_an_epoch(small_recipe: Path, tmp_path: Path) -> None:
+    """Else a rank waits at the beginning of each until one worker has decoded a whole batch."""
+    settings = data_settings(small_recipe, "data.workers=1")
+    reader = Noted(settings.sources, settings=settings.clips, seed=1, batch_size=16)
+    reader.folder = tmp_path
+    batches = Batches(reader, Vocabulary(["red"], 8), settings)
+    coming = batches.from_step(0, 2 * batches.per_epoch)
+    for _ in range(batches.per_epoch):
+        next(coming)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "1").exists():
+        assert time.monotonic() < deadline, "nobody has begun with the next epoch"
+        time.sleep(0.01)
+    assert len(list(coming)) == batches.per_epoch
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
 def test_ranks_share_each_batch_out(small_recipe: Path) -> None:

@@ -123,6 +123,23 @@ def test_a_model_of_transformers_says_its_size_itself(tmp_path: Path) -> None:
     assert (crop.size, crop.short_side) == (24, 30)
 
 
+@pytest.mark.parametrize(
+    ("said", "size", "short_side"),
+    [
+        ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, 224, 256),  # ResNet's and ConvNeXt's
+        ({"size": {"shortest_edge": 384}, "crop_pct": 0.875}, 384, 384),  # from 384 px on they cut nothing off
+        ({"size": 224, "crop_pct": 0.9, "crop_size": {"height": 200, "width": 200}}, 200, 248),  # PoolFormer's
+    ],
+)
+def test_a_part_that_is_cut_out_is_cut_out_of_a_larger_picture(
+    said: dict[str, Any], size: int, short_side: int, tmp_path: Path
+) -> None:
+    saved(tmp_path, "resnet")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    crop = find_model(stream("transformers", tmp_path), offline=True).sight.crop
+    assert (crop.size, crop.short_side) == (size, short_side)
+
+
 @pytest.mark.parametrize(("model", "size"), [(MEANS, 20), (MEANS_OF_ONE, None)], ids=["any", "fixed"])
 def test_onnx_files_are_run(model: bytes, size: int | None, tmp_path: Path) -> None:
     (tmp_path / "means.onnx").write_bytes(model)
@@ -189,6 +206,7 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     np.save(tmp_path / "numbers.npy", np.zeros(3))
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
     torch.save(S3DG(width=0.125).state_dict(), tmp_path / "narrow.pth")
+    torch.save(S3DG("space_to_depth").state_dict(), tmp_path / "s3d.pth")
     (tmp_path / "empty").mkdir()
     wrong: list[tuple[StreamSettings, type[Exception], str]] = [
         (stream("s3d", tmp_path / "none.pth"), ModelNotFound, "give a file of S3D weights"),
@@ -196,9 +214,12 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
         (stream("s3d", tmp_path / "numbers.npy"), InputError, "not weights"),
         (stream("s3d", tmp_path / "other.pth"), InputError, "not weights of S3D-G"),
         (stream("s3d", tmp_path / "narrow.pth"), InputError, "narrow.pth: the weights are not this model's"),
+        (stream("s3d", tmp_path / "s3d.pth", frames=15), ConfigError, "must be even, and are 15 and 224"),
         (stream("onnx", tmp_path / "none.onnx"), ModelNotFound, "no file"),
         (stream("onnx", tmp_path / "broken.onnx"), InputError, "not a model that onnxruntime loads"),
         (stream("onnx", tmp_path / "fixed.onnx", size=64), ConfigError, "takes 32"),
+        (stream("onnx", tmp_path / "fixed.onnx", short_side=30), ConfigError, "short_side 30 is below 32, the size"),
+        (stream("s3d", tmp_path / "narrow.pth", short_side=200), ConfigError, "short_side 200 is below 224, the size"),
         (stream("transformers", tmp_path / "empty"), ModelNotFound, "save_pretrained"),
         (stream("transformers", "./nowhere"), ModelNotFound, "no such folder"),
         (stream("transformers", "somebody/no-such-model"), ModelNotFound, "the hub was not asked"),

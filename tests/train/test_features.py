@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from transformers import ViTConfig, ViTModel
 
 from sayso.engine import attempt
 from sayso.engine.outcome import Done
@@ -27,7 +28,7 @@ from shards.stage import MakeShards
 from tests.films import COLOURS, MEANS, MEANS_OF_ONE, film, random_model
 from tests.made import put
 from tests.shards.conftest import Lab
-from train.features.settings import FeaturesSettings
+from train.features.settings import FeaturesSettings, StreamSettings
 from train.features.stage import MakeFeatures
 from train.weights import load_model
 
@@ -188,12 +189,42 @@ def test_a_machine_with_other_weights_is_refused(filled: Root, settings: Feature
         pickle.loads(sent).open()
 
 
+def test_a_model_that_cannot_look_so_is_refused_before_any_video(
+    filled: Root, settings: FeaturesSettings, tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+    vit = StreamSettings(name="2d", fps=1, kind="transformers", model=str(tmp_path))
+    opened(filled, settings.model_copy(update={"streams": [vit]}))
+    larger = vit.model_copy(update={"size": 40})
+    with pytest.raises(ConfigError, match=r"stream 2d: .* cannot look at 40 of 40 px \(.*32.*\); give it another size"):
+        opened(filled, settings.model_copy(update={"streams": [larger]}))
+
+
 def test_cuda_is_asked_for_where_there_is_none(filled: Root, settings: FeaturesSettings) -> None:
     on_cuda = MakeFeatures(filled, settings.model_copy(update={"device": "cuda"}))
     assert (on_cuda.resources.gpus, MakeFeatures(filled, settings).resources.gpus) == (1, 0)
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="take cpu"):
             on_cuda.open()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_is_settled_where_the_run_begins(
+    there: bool, filled: Root, settings: FeaturesSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker without a GPU of its own takes none, whatever it sees; one that was promised one says if it has none."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    stage = MakeFeatures(filled, settings.model_copy(update={"device": "auto"}))
+    assert stage.resources.gpus == there
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not there)
+    on_worker = pickle.loads(pickle.dumps(stage))
+    if there:
+        with pytest.raises(ConfigError, match="take cpu"):
+            on_worker.open()
+    else:
+        on_worker.open()
+        assert on_worker(media(filled))
 
 
 def test_from_the_stage_to_a_step_of_training(filled: Root, settings: FeaturesSettings) -> None:

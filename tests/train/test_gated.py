@@ -202,7 +202,12 @@ def test_what_is_saved_is_the_model_with_its_choice(trained: TrainResult) -> Non
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.streams={2d: 10}", r"model\.streams .*'2d': 10.* are 10 numbers a clip, and those of .*rows have 16"),
+        ("model.streams={2d: 10}", r"model\.streams \{'2d': 10\} are to be those of .*rows, \{'2d': 10, '3d': 6\}"),
+        (
+            "model.streams={2d: 6, 3d: 10}",
+            r"model\.streams .* are to be those of .*rows",
+        ),  # as many, the wrong way round
+        ("model.streams={2d: 10, 3D: 6}", r"model\.streams .* are to be those of .*rows"),
         ("model={}", r"model\.name video_text looks at frames, and .*rows has none"),
     ],
 )

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from sayso.errors import ConfigError
 from tests.ranks import averaged, be_a_rank
 from train.objectives.mil_nce import MILNCE, Denominator, MILNCESettings, mil_nce
 
@@ -140,6 +141,15 @@ def test_no_mask_means_that_nothing_is_missing() -> None:
     torch.testing.assert_close(mil_nce(video, text), mil_nce(video, text, mask))
 
 
+def test_a_mistyped_denominator_is_not_taken_for_the_other() -> None:
+    video, text, mask = bags()
+    with pytest.raises(ConfigError, match="denominator 'papre': give paper or release"):
+        mil_nce(video, text, mask, "papre")  # type: ignore[arg-type]  # as in a notebook
+    for block in (0, -3):
+        with pytest.raises(ConfigError, match=f"block {block}: give 1 or more"):
+            mil_nce(video, text, mask, block=block)
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 def test_half_precision_is_computed_in_single(autocast: bool) -> None:
     video, text, mask = bags(clips=40, size=64)
@@ -173,6 +183,7 @@ class Towers(nn.Module):
 
     def loss(self, rows: slice, denominator: Denominator) -> Tensor:
         video, text, mask = bags(clips=12)
+        mask[:3] = False  # of four ranks the first then has no positive at all, and of two it has some
         found: Tensor = objective(denominator)(self.video(video[rows]), self.text(text[rows]), mask[rows])
         return found
 
@@ -185,15 +196,33 @@ def figures(rows: slice) -> dict[str, list[Tensor]]:
         loss = towers.loss(rows, denominator)
         torch.autograd.backward(loss)
         found[denominator] = [loss.detach(), *(p.grad for p in towers.parameters() if p.grad is not None)]
+    found["half"] = of_half(rows)
+    return found
+
+
+def of_half(rows: slice) -> list[Tensor]:
+    """The gradients of a rank's bfloat16 embeddings, in their places among those of all; ranks' shares of the mean."""
+    video, text, mask = bags(clips=12, size=64)
+    found = []
+    own = [each.detach()[rows].bfloat16().requires_grad_() for each in (video, text)]
+    torch.autograd.backward(mil_nce(own[0], own[1], mask[rows]))
+    for whole, share in zip((video, text), own, strict=True):
+        assert share.grad is not None
+        found.append(torch.zeros_like(whole))
+        found[-1][rows] = share.grad.float()
     return found
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_ranks_give_the_gradients_of_one_process(ranks: int, tmp_path: Path) -> None:
     found = averaged("tests.train.test_mil_nce", tmp_path, ranks, rows=12)
-    for denominator, alone in figures(slice(0, 12)).items():
-        for ours, theirs in zip(found[denominator], alone, strict=True):
+    alone = figures(slice(0, 12))
+    for denominator in get_args(Denominator):
+        for ours, theirs in zip(found[denominator], alone[denominator], strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    # Each is rounded to 8 bits once, at the end: not by each rank before they are added up.
+    for ours, theirs in zip(found["half"], alone["half"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2**-7, atol=1e-7)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ def test_the_settings_of_the_training_release() -> None:
     assert (recipe.data.batch, recipe.engine.ranks, recipe.schedule.epochs) == (512, 8, 300)
     assert isinstance(recipe.model, VideoTextSettings)
     assert (recipe.model.video.stem, recipe.objective) == ("plain", MILNCESettings(denominator="release"))
+    clips = recipe.data.clips
+    assert (clips.frames, clips.fps, clips.size, clips.scaled_short_side, clips.candidates) == (16, 5, 224, 256, 4)
     assert rate_factor(9_999, warmup=recipe.schedule.warmup_steps, total=700_000) == 1
 
 
@@ -111,6 +113,15 @@ def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:
 def test_wrong_keys_and_values_are_named_with_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe("mil_nce_demo", [*WHERE, override])
+
+
+@pytest.mark.parametrize("key", ["frames", "size"])
+def test_blocks_of_two_need_even_clips(key: str) -> None:
+    load_recipe("mil_nce_demo", [*WHERE, f"data.clips.{key}=63"])
+    with pytest.raises(
+        ConfigError, match=rf"data\.clips\.{key} 63 must be even with model\.video\.stem=space_to_depth"
+    ):
+        load_recipe("mil_nce_demo", [*WHERE, f"data.clips.{key}=63", "model.video.stem=space_to_depth"])
 
 
 def test_an_average_of_weights_that_no_rank_has_is_refused() -> None:

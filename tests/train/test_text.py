@@ -6,6 +6,7 @@ import torch
 
 from sayso.errors import InputError
 from train.models.text import TextSettings, TextTower
+from train.recipe import load_recipe
 from train.vocabulary import Vocabulary, load_vectors
 
 GLOVE = Path(__file__).resolve().parents[2] / "../shared/data/glove100_80k_fp16.npz"
@@ -74,6 +75,48 @@ def test_vectors_come_with_a_row_for_padding(tmp_path: Path) -> None:
         load_vectors(path)
     with pytest.raises(InputError, match="arrays words and vecs"):
         load_vectors(tmp_path / "missing.npz")
+
+
+def test_words_may_be_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npz"
+    np.savez(path, words=np.array([b"cut", "naïve".encode()]), vecs=np.zeros((2, 3)))
+    assert load_vectors(path)[0] == ["cut", "naïve"]
+
+
+@pytest.mark.parametrize("bytes_left", [0, 100, -9, None])
+def test_a_damaged_npz_is_named(bytes_left: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npz"
+    np.savez_compressed(path, words=np.array(["cut", "fold"]), vecs=np.arange(200.0).reshape(2, 100))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data[:bytes_left])
+    with pytest.raises(InputError, match=r"no word vectors in .*vectors\.npz"):
+        load_vectors(path)
+
+
+def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
+    with (tmp_path / "vectors.npz").open("wb") as file:
+        np.save(file, np.zeros((2, 3)))
+    with pytest.raises(InputError, match="arrays words and vecs"):
+        load_vectors(tmp_path / "vectors.npz")
+
+
+@pytest.mark.parametrize("words", [["fold", "cut"], ["cut", "fold", "stir"]])
+def test_vectors_of_other_words_than_the_runs_are_refused(words: list[str], tmp_path: Path) -> None:
+    """As when the file was replaced between two starts: as many words in another order would fit, and all be wrong."""
+    from train.engine import build_model
+
+    path = tmp_path / "vectors.npz"
+    where = ["data.root=/none", "model.text.vectors=" + str(path), "model.video.width=0.1"]
+    recipe = load_recipe("mil_nce_demo", [*where, f"output.folder={tmp_path}"])
+    vocabulary = Vocabulary(["cut", "fold"], 4)
+    np.savez(path, words=np.array(vocabulary.words), vecs=np.array([[1, 2], [3, 4]]))
+    assert build_model(recipe, vocabulary).text.word_embd.weight.tolist() == [[0, 0], [1, 2], [3, 4]]
+    np.savez(path, words=np.array(words), vecs=np.ones((len(words), 2)))
+    with pytest.raises(
+        InputError, match=r"vectors\.npz has other words than .*vocabulary\.json.*; give the file of then"
+    ):
+        build_model(recipe, vocabulary)
 
 
 WORDS = ["cut", "fold", "new york", "naïve"]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sayso.errors import ConfigError
+from shards.crop import Crop
 from train.features.settings import StreamSettings
 from train.features.windows import Sight
 
@@ -25,6 +27,18 @@ class FrozenModel(ABC):
     @abstractmethod
     def _find(self) -> tuple[Sight, str]:
         """What it sees, and what it is: features of two models with one name are the same."""
+
+    def _crop(self, size: int, short_side: int) -> Crop:
+        """What it is shown of a picture: as it has it, or as the settings say. ConfigError where that cannot be cut."""
+        own = self.settings
+        if own.size or own.short_side:
+            size = own.size or size
+            short_side = own.short_side or size
+        if short_side < size:
+            raise ConfigError(
+                f"stream {own.name}: short_side {short_side} is below {size}, the size; raise it, or give size"
+            )
+        return Crop(size=size, short_side=short_side)
 
     @abstractmethod
     def load(self, device: torch.device) -> Look:

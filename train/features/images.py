@@ -17,7 +17,6 @@ from torch import Tensor
 
 from sayso.errors import ConfigError, InputError, ModelNotFound
 from sayso.storage import hash_file
-from shards.crop import Crop
 from train.data import frames_to_device
 from train.features.frozen import FrozenModel, Look, first_line
 from train.features.hub import hub_folder
@@ -26,6 +25,8 @@ from train.features.windows import Sight
 
 _IMAGENET: tuple[Colour, Colour] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _USUAL_SIZE = 224
+_UNCROPPED_FROM = 384
+"""From this size on, in px, ConvNeXt's preprocessor, which ResNets have too, heeds crop_pct no more."""
 
 
 class ImageModel(FrozenModel):
@@ -34,12 +35,9 @@ class ImageModel(FrozenModel):
     def _see(self, digest: str, size: int, short_side: int, colours: tuple[Colour, Colour]) -> tuple[Sight, str]:
         """What the model sees, which the settings may change, and its name."""
         own = self.settings
-        if own.size or own.short_side:
-            size = own.size or size
-            short_side = own.short_side or size
         self.colours = own.mean or colours[0], own.std or colours[1]
         mean, std = ([round(value, 6) for value in values] for values in self.colours)
-        sight = Sight(Crop(size=size, short_side=short_side))
+        sight = Sight(self._crop(size, short_side))
         return sight, f"{own.kind} {digest[:16]}, {sight}, mean {mean}, std {std}"
 
     def _pixels(self, windows: Tensor, device: torch.device) -> Tensor:
@@ -153,6 +151,8 @@ def _sizes(said: Mapping[str, Any], image_size: int | None) -> tuple[int, int]:
     """Side of the square and short side before it is cut out, as a preprocessor's configuration has them."""
     crop, scaled = (_side(said.get(name)) for name in ("crop_size", "size"))
     size = crop or scaled or image_size or _USUAL_SIZE
+    if scaled and said.get("crop_pct") and scaled < _UNCROPPED_FROM:
+        scaled = int(scaled / said["crop_pct"])
     return size, max(size, scaled or size)
 
 

@@ -50,7 +50,9 @@ class FeaturesSettings(Settings):
         [StreamSettings(name="2d", fps=1.0, kind="transformers"), StreamSettings(name="3d", fps=1.5, kind="s3d")],
         description="what is computed of each video; those without a model are left out",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where it is there")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="cuda asks for a GPU a worker; auto is cuda where the machine that begins the run has one"
+    )
     offline: bool = Field(False, description="never ask the hub for a model")
     seconds_at_least: float = Field(300.0, gt=0, description="wall-clock seconds that any video may take")
     seconds_per_second: float = Field(60.0, gt=0, description="further wall-clock seconds for each second of video")

@@ -22,7 +22,7 @@ from sayso.rows import Features, FeatureStream, Media
 from sayso.stage import Resources, Stage
 from sayso.storage import hash_file, no_space_named
 from shards.decode import Pixels
-from train.features.frozen import FrozenModel, Look
+from train.features.frozen import FrozenModel, Look, first_line
 from train.features.models import find_model
 from train.features.settings import FeaturesSettings, StreamSettings
 from train.features.windows import View, rows_of, windows
@@ -38,7 +38,11 @@ class MakeFeatures(Stage[Media, Features]):
     def __init__(self, root: Root, settings: FeaturesSettings) -> None:
         super().__init__(root)
         self.settings = settings
-        self.resources = Resources(cpus=1.0, gpus=1.0 if settings.device == "cuda" else 0.0)
+        # Settled here, where the run begins: a worker that took CUDA without having asked the cluster for a GPU would
+        # share the first one of its machine with all others, under a cap of memory that CUDA does not start with.
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(auto if settings.device == "auto" else settings.device)
+        self.resources = Resources(cpus=1.0, gpus=1.0 if self.device.type == "cuda" else 0.0)
         self.checked: _Told | None = None
         """What the streams were when the run began: workers on other machines must have the same."""
 
@@ -61,12 +65,16 @@ class MakeFeatures(Stage[Media, Features]):
         return row.duration
 
     def open(self) -> None:
-        """Load the models. ConfigError where they are others here than where the run was begun."""
-        device = _device(self.settings.device)
+        """Load the models. ConfigError where they are others here than where the run was begun, or cannot look so."""
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("features.device: there is no CUDA on this machine; take cpu")
         self.models = self._find()
         if self.checked is not None:
             _compare(_told(self.models), self.checked, "a worker's machine has other models", "give all the same files")
-        self.looks = {name: model.load(device) for name, model in self.models.items()}
+        self.looks = {name: model.load(self.device) for name, model in self.models.items()}
+        with _one_thread():  # as many workers as cores do so at once
+            for name, look in self.looks.items():
+                _try(look, self.models[name])
 
     def _find(self) -> dict[str, FrozenModel]:
         self.settings.check()
@@ -165,10 +173,20 @@ class _Array:
         self._waiting = []
 
 
-def _device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("features.device: there is no CUDA on this machine; take cpu or auto")
-    return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu")
+@torch.inference_mode()
+def _try(look: Look, model: FrozenModel) -> None:
+    """Look at nothing. ConfigError where that does not go: with each video it would be a fault of the program's."""
+    sight = model.sight
+    nothing = torch.zeros(1, sight.frames, sight.crop.size, sight.crop.size, 3, dtype=torch.uint8)
+    try:
+        look(nothing)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # another time there may be room
+    except Exception as error:  # noqa: BLE001  what models of others raise has no other class in common
+        raise ConfigError(
+            f"stream {model.settings.name}: {model.wanted} cannot look at {sight} ({first_line(error)}); "
+            "give it another size, or leave size away"
+        ) from None
 
 
 _Told = dict[str, str]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sayso.errors import InputError, ModelNotFound
+from sayso.errors import ConfigError, InputError, ModelNotFound
 from sayso.storage import hash_file
 from shards.crop import Crop
 from train.data import frames_to_device
@@ -43,16 +43,19 @@ class S3D(FrozenModel):
         return sight, f"s3d {hash_file(path)[0][:16]}, {sight}"
 
     def _as_asked(self, sight: Sight) -> Sight:
-        own, crop = self.settings, sight.crop
-        if own.size or own.short_side:
-            size = own.size or crop.size
-            crop = Crop(size=size, short_side=own.short_side or size)
+        own, crop = self.settings, self._crop(sight.crop.size, sight.crop.short_side)
         return Sight(crop, own.frames or sight.frames, own.frame_fps or sight.frame_fps)
 
     def load(self, device: torch.device) -> Look:
-        """The tower, without text and joint embedding."""
+        """The tower, without text and joint embedding. ConfigError where its stem cannot take such windows."""
         has_card = (self.path.parent / CARD).is_file() and self.path.name == WEIGHTS
         tower = (_trained(self.path.parent) if has_card else _released(self.path)).eval().to(device)
+        frames, size = self.sight.frames, self.sight.crop.size
+        if tower.stem == "space_to_depth" and (frames % 2 or size % 2):
+            raise ConfigError(
+                f"stream {self.settings.name}: {self.wanted} looks at blocks of two, so frames and size must be even, "
+                f"and are {frames} and {size}"
+            )
 
         def look(windows: Tensor) -> Tensor:
             found: Tensor = tower(frames_to_device(windows, device))["mixed_5c"]

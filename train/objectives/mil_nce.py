@@ -16,7 +16,7 @@ are made block by block, and made again in backward: memory is what the embeddin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from pydantic import Field
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sayso.config import Settings
+from sayso.errors import ConfigError
 from train.distributed import gather, rank
 
 Denominator = Literal["paper", "release"]
@@ -58,6 +59,8 @@ def mil_nce(
     A row without any candidate counts 0 (it has no positive), but its clip still serves the others as a negative.
     Half precision is computed in float32. Averaged over ranks, gradients are those of one process with all rows.
     """
+    # Before the gather: what each rank finds for a row is then added up in float32, and rounded once.
+    video, text = _wide(video), _wide(text)
     if mask is None:
         mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
     whole = gather(video), gather(text), gather(mask)
@@ -79,8 +82,13 @@ def mil_nce_rows(
 ) -> Tensor:
     """The mean loss of the rows video (B, D), text (B, K, D), mask (B, K) against a whole batch that is given.
 
-    all_video (N, D), all_text (N, K, D), all_mask (N, K); the rows stand in it from `offset` on.
+    all_video (N, D), all_text (N, K, D), all_mask (N, K); the rows stand in it from `offset` on. ConfigError where
+    there is no such denominator, or a block holds no clip.
     """
+    if denominator not in get_args(Denominator):
+        raise ConfigError(f"denominator {denominator!r}: give {' or '.join(get_args(Denominator))}")
+    if block is not None and block < 1:
+        raise ConfigError(f"block {block}: give 1 or more clips, or None")
     embeddings = [_wide(each) for each in (video, text, all_video, all_text)]
     block = block or max(1, _BLOCK_SCORES.get(video.device.type, _MOST_SCORES) // mask.numel())
     # With autocast the scores, which are not normalised, would be rounded to 8 bits.
