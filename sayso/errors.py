@@ -9,6 +9,7 @@
     ├── WorkFailed             the work could not be done; exit code 1
     │   ├── Stopped            a person or a scheduler ended it; exit code 130
     │   │   └── Preempted      a scheduler ended it and wants it to go on elsewhere; exit code 75
+    │   ├── NotFinite          a loss or a gradient is not a number; the same step would give it again
     │   ├── Crashed            processes or a machine ended before their work did; to be started again
     │   ├── NoSpace            the disk or the quota is full
     │   ├── StorageError       the object store does not answer or answers with errors
@@ -61,6 +62,10 @@ class Stopped(WorkFailed):
 
 class Preempted(Stopped):
     """A scheduler took the machine away (SIGTERM): what was done is in a checkpoint, to be resumed from."""
+
+
+class NotFinite(WorkFailed):
+    """A loss or a gradient of training is not a number; all ranks raise it at the same step."""
 
 
 class Crashed(WorkFailed):

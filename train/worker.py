@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import torch
 
-from sayso.errors import Preempted, SaysoError, StorageError, UserError
+from sayso.errors import NotFinite, Preempted, SaysoError, StorageError, UserError
 from train.distributed import GAVE_UP, RESUME, WATCH_STDIN
 from train.engine import train
 from train.recipe import load_recipe
@@ -43,6 +43,8 @@ def main(path: Path) -> int:
         train(recipe, stop)
     except Preempted:
         return RESUME
+    except NotFinite:
+        return GAVE_UP  # the first rank has said why
     except SaysoError as error:
         print(f"rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr)  # noqa: T201  # people read it
         if isinstance(error, StorageError):

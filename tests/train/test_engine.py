@@ -92,6 +92,7 @@ def losses_of_one_rank(folder: str, rank: int) -> None:
             batches = iter([micro_batch(step, number, rank) for number in range(MICRO_BATCHES)])
             rate = engine.get_lr()[0]
             taken = take_step(run, batches, step)
+            assert (taken.scale is None) == (precision != "fp16")
             found.append((torch.stack(taken.losses).mean().item(), taken.norm, rate))
         torch.save((found, whole_weights(engine, task)), f"{folder}/{stage}-{precision}-{rank}.pt")
     dist.destroy_process_group()
