@@ -311,6 +311,11 @@ def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
         "zero_optimization": {"stage": recipe.engine.zero_stage},
         "zero_allow_untested_optimizer": True,
         # Weights and the statistics of batch norm stay fp32; the towers compute in half precision.
-        "torch_autocast": {"enabled": dtype is not None, "dtype": dtype or "bfloat16"},
+        # Ranks send each other fp32 too: by itself ZeRO rounds the gradients of linear layers and convolutions.
+        "torch_autocast": {
+            "enabled": dtype is not None,
+            "dtype": dtype or "bfloat16",
+            "lower_precision_safe_modules": [],
+        },
         "steps_per_print": None,
     }
