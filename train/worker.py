@@ -10,6 +10,7 @@ from typing import NoReturn
 import torch
 
 from sayso.errors import NotFinite, Preempted, SaysoError, StorageError, UserError
+from sayso.storage import no_space_named
 from train.distributed import GAVE_UP, RESUME, WATCH_STDIN
 from train.engine import train
 from train.recipe import load_recipe
@@ -40,7 +41,8 @@ def main(path: Path) -> int:
         recipe = load_recipe(path)
         if recipe.engine.threads:
             torch.set_num_threads(recipe.engine.threads)
-        train(recipe, stop)
+        with no_space_named(str(recipe.output.folder)):
+            train(recipe, stop)
     except Preempted:
         return RESUME
     except NotFinite:
