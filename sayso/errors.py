@@ -13,7 +13,7 @@
     │   ├── Crashed            processes or a machine ended before their work did; to be started again
     │   ├── NoSpace            the disk or the quota is full
     │   ├── StorageError       the object store does not answer or answers with errors
-    │   ├── RootBusy           another run works on the same stage of the same root
+    │   ├── RootBusy           another run works on the same stage of the same root, or in the same training run
     │   └── TooManyBugs        rows fail one after the other with a traceback
     ├── CorruptObject          an object is not what its row says
     └── RowError               what a stage raises about one row
@@ -81,7 +81,7 @@ class StorageError(WorkFailed):
 
 
 class RootBusy(WorkFailed):
-    """Another run works on the same stage of the same root; only one may."""
+    """Another run works on the same stage of the same root, or in the same folder of a training run; only one may."""
 
 
 class TooManyBugs(WorkFailed):

@@ -76,6 +76,8 @@ def train(recipe: Recipe, stop: threading.Event) -> None:
     with contextlib.ExitStack() as stack:
         log = bar = None
         if rank() == 0:
+            if run.mirror:
+                run.mirror.expect_nobody()
             record_start(
                 folder, start=start, total=run.total, model=run.task.model, device=run.device, peak=run.speed.peak
             )

@@ -73,9 +73,13 @@ class Node:
     def prepare(self) -> Plan:
         """Settle the run's folder; to be called on one of the machines that share it. Raises what train.run does."""
         output = self.recipe.output
-        if output.mirror is not None:
-            Mirror(output.mirror, output.folder).fetch()
-        return prepare(self.recipe)
+        mirror = Mirror(output.mirror, output.folder) if output.mirror is not None else None
+        if mirror:
+            mirror.fetch()
+        plan = prepare(self.recipe)
+        if mirror:
+            mirror.catch_up(keep=output.keep)
+        return plan
 
     def start(self, machines: Sequence[Facts], number: int) -> None:
         """Start the ranks of machine `number` of these, which is this one."""
