@@ -20,6 +20,7 @@ from sayso.caches import copy_of, is_copy_of, is_url
 from sayso.config import validate
 from sayso.errors import InputError, ModelNotFound, RootBusy
 from sayso.storage import PARTIAL, Storage
+from train.hold import LOCK
 from train.record import STARTS
 from train.run import (
     CHECKPOINTS,
@@ -97,7 +98,7 @@ class Mirror:
         """Bring the newest checkpoint and the run's other files here, where the run is further there."""
         there, local = self.latest(), self._folder / CHECKPOINTS
         if self._is_copy and (not there.step or there.step < latest(local).step):
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._empty()
         here = latest(local).step
         target = step_folder(local, there.step)
         # Of several machines with folders of their own, one may have removed what its pointer still names.
@@ -108,6 +109,14 @@ class Mirror:
         for key in [*_FILES, *(key for folder in folders for key in self._storage.list(folder))]:
             _copy(self._storage, key, self._folder / key)
         point_to(local, there)
+
+    def _empty(self) -> None:
+        """Throw the folder away, but for the lock that we hold it by."""
+        for path in self._folder.iterdir() if self._folder.exists() else ():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
 
     def catch_up(self, *, keep: int) -> None:
         """Upload the newest checkpoint where the run is further here: its upload failed, or the mirror is new."""
@@ -130,7 +139,7 @@ class Mirror:
         """Upload everything of the run but its checkpoints."""
         for path in sorted(self._folder.rglob("*")):
             key = path.relative_to(self._folder).as_posix()
-            if path.is_file() and not key.startswith(f"{CHECKPOINTS}/"):
+            if path.is_file() and key != LOCK and not key.startswith(f"{CHECKPOINTS}/"):
                 self._storage.put_file(path, key)
 
     def put_pointer(self, reached: Latest, *, keep: int) -> None:

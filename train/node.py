@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from train.distributed import OWN_FOLDERS, WATCH_STDIN
+from train.hold import Hold
 from train.metrics import read_metrics
 from train.mirror import Mirror
 from train.recipe import Recipe
@@ -63,6 +64,7 @@ class Node:
     def __init__(self, recipe: Recipe, *, address: str = LOOPBACK) -> None:
         self.recipe, self.address, self.own_folders = recipe, address, False
         self._process: subprocess.Popen[bytes] | None = None
+        self._hold = Hold(recipe.output.folder)
         self._ranks: list[psutil.Process] = []
         self._looked = self._complete = 0.0
 
@@ -71,8 +73,12 @@ class Node:
         return Facts(socket.gethostname(), self.address, free_port(self.address), devices(self.recipe))
 
     def prepare(self) -> Plan:
-        """Settle the run's folder; to be called on one of the machines that share it. Raises what train.run does."""
+        """Settle the run's folder; to be called on one of the machines that share it. Raises what train.run does.
+
+        The folder is ours until `end`; RootBusy where somebody else has it.
+        """
         output = self.recipe.output
+        self._hold.take()
         mirror = Mirror(output.mirror, output.folder) if output.mirror is not None else None
         if mirror:
             mirror.fetch()
@@ -143,6 +149,7 @@ class Node:
         self.begin_end()
         if self._process:
             end_group(self._process)
+        self._hold.let_go()
 
     def reached(self) -> Reached:
         """How far the run has come; to be asked where `prepare` was called."""

@@ -4,6 +4,7 @@ FOLDER/recipe.yaml      the recipe as resolved
 FOLDER/vocabulary.json  the words, fixed when the run begins
 FOLDER/metrics.jsonl    a line a step
 FOLDER/starts.jsonl     a line a start: code, environment (train/record.py)
+FOLDER/.lock            held while a run is at work (train/hold.py)
 FOLDER/tensorboard/     the figures of metrics.jsonl for TensorBoard
 FOLDER/checkpoints/     train/checkpoint.py
 """

@@ -146,8 +146,11 @@ def test_a_copy_of_what_is_at_a_url_never_counts_for_more(s3: S3, cache: Path) -
     storage = Storage(url)
     for key in storage.list(""):
         storage.remove(key)
+    (folder / ".lock").touch()  # by which a start holds the folder
     here.fetch()
-    assert not folder.exists()
+    assert contents(folder) == {".lock": b""}
+    here.put_files()
+    assert ".lock" not in storage.list("")
 
 
 def test_a_run_goes_on_from_its_url_on_another_machine(

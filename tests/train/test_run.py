@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 
-from sayso.errors import NoSpace
+from sayso.errors import InputError, NoSpace, RootBusy
 from train.checkpoint import remove_others
+from train.node import Node
 from train.recipe import load_recipe
 from train.run import prepare
 from train.vocabulary import Vocabulary
@@ -36,6 +39,23 @@ def test_what_a_start_settles_is_there_whole_or_not_at_all(small_recipe: Path, t
     with pytest.raises(NoSpace):
         prepare(recipe)
     assert (folder / "recipe.yaml").read_text() == before
+
+
+def test_a_folder_takes_one_run_at_a_time(small_recipe: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(small_recipe, [f"output.folder={tmp_path / 'run'}"])
+    first, second = Node(recipe), Node(recipe)
+    first.prepare()
+    first.prepare()  # as at a restart
+    with pytest.raises(RootBusy, match=rf"run: process {os.getpid()} on {socket.gethostname()} trains there; wait"):
+        second.prepare()
+    first.end()
+    second.prepare()
+    second.end()
+
+
+def test_a_folder_that_cannot_be_made_is_named(small_recipe: Path) -> None:
+    with pytest.raises(InputError, match=r"output\.folder /dev/null/run cannot be written to \(Not a directory\)"):
+        Node(load_recipe(small_recipe, ["output.folder=/dev/null/run"])).prepare()
 
 
 def test_a_full_disk_is_an_error_of_the_system_for_tensors_too() -> None:
