@@ -9,10 +9,11 @@
     ├── WorkFailed             the work could not be done; exit code 1
     │   ├── Stopped            a person or a scheduler ended it; exit code 130
     │   │   └── Preempted      a scheduler ended it and wants it to go on elsewhere; exit code 75
+    │   ├── NotFinite          a loss or a gradient is not a number; the same step would give it again
     │   ├── Crashed            processes or a machine ended before their work did; to be started again
     │   ├── NoSpace            the disk or the quota is full
     │   ├── StorageError       the object store does not answer or answers with errors
-    │   ├── RootBusy           another run works on the same stage of the same root
+    │   ├── RootBusy           another run works on the same stage of the same root, or in the same training run
     │   └── TooManyBugs        rows fail one after the other with a traceback
     ├── CorruptObject          an object is not what its row says
     └── RowError               what a stage raises about one row
@@ -63,6 +64,10 @@ class Preempted(Stopped):
     """A scheduler took the machine away (SIGTERM): what was done is in a checkpoint, to be resumed from."""
 
 
+class NotFinite(WorkFailed):
+    """A loss or a gradient of training is not a number; all ranks raise it at the same step."""
+
+
 class Crashed(WorkFailed):
     """Processes or a machine ended before their work did; another start goes on from what was kept."""
 
@@ -76,7 +81,7 @@ class StorageError(WorkFailed):
 
 
 class RootBusy(WorkFailed):
-    """Another run works on the same stage of the same root; only one may."""
+    """Another run works on the same stage of the same root, or in the same folder of a training run; only one may."""
 
 
 class TooManyBugs(WorkFailed):

@@ -12,8 +12,8 @@ is removed by the next save. Files are read with torch's weights_only unpickler:
 hold wrong numbers, but no code.
 """
 
-import os
 import pickle
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -28,11 +28,13 @@ from torch import Tensor, nn
 from sayso.errors import InputError
 from train.distributed import keeps_folder, own_folders, rank, world_size
 from train.ema import Average
-from train.run import POINTER, Latest, point_to, step_folder
+from train.run import POINTER, Latest, point_to, step_folder, sync
+from train.run import latest as latest_of
 from train.state import Part, own_part, set_parts, whole
-from train.weights import Trained, save_model
+from train.weights import Trained, save_model, save_tensors
 
 STATE, OWN, RUN = "state-{}.pt", "rank-{}.pt", "run.pt"
+_FOLDER = re.compile(r"step-\d{8,}")
 
 
 def save(
@@ -59,19 +61,22 @@ def save(
         save_model(target, trained, weights)
     dist.barrier()
     if keeps_folder():
-        _sync(target)
+        for path in (*target.iterdir(), target):
+            sync(path)
+        before = latest.step
         if not own_folders():  # then no folder has all of it, and the mirror's pointer is the one that counts
+            before = latest_of(folder).step
             point_to(folder, latest)
-        _remove_others(folder, latest.step, keep)
+        remove_others(folder, latest.step, before=before, keep=keep)
     dist.barrier()
 
 
 def save_state(engine: deepspeed.DeepSpeedEngine, target: Path) -> None:
     """Write all that the next step depends on into a folder; to be called by every rank."""
-    torch.save(own_part(engine), target / STATE.format(rank()))
-    torch.save(_own_state(engine.module), target / OWN.format(rank()))
+    save_tensors(own_part(engine), target / STATE.format(rank()))
+    save_tensors(_own_state(engine.module), target / OWN.format(rank()))
     if rank() == 0:
-        torch.save(_run_state(engine), target / RUN)
+        save_tensors(_run_state(engine), target / RUN)
 
 
 def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, average: Average | None = None) -> None:
@@ -86,11 +91,11 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, average:
         )
     try:
         restore_state(engine, source)
+        if average:
+            average.load(source)
     except (RuntimeError, ValueError, KeyError, EOFError, FileNotFoundError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"{source} does not fit this recipe or is damaged ({first})") from error
-    if average:
-        average.load(source)
 
 
 def restore_state(engine: deepspeed.DeepSpeedEngine, source: Path) -> None:
@@ -162,15 +167,13 @@ def _set_own_state(state: dict[str, Any], model: nn.Module, *, own: bool) -> Non
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def _sync(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+def remove_others(folder: Path, step: int, *, before: int, keep: int) -> None:
+    """Keep the newest `keep` checkpoints up to `step`; `before` is the one that was the newest until now.
 
-
-def _remove_others(folder: Path, step: int, keep: int) -> None:
-    """Keep the newest `keep` checkpoints up to `step`; what lies beyond it was given up."""
-    whole = sorted(path for path in folder.glob("step-*") if path.name <= step_folder(folder, step).name)
-    for path in set(folder.glob("step-*")) - set(whole[-keep:]):
+    What lies beyond `step` was given up, and what lies between the two was never whole.
+    """
+    found = sorted(path for path in folder.iterdir() if _FOLDER.fullmatch(path.name))
+    last, newest = step_folder(folder, before), step_folder(folder, step)
+    whole = [path for path in found if path <= last or path == newest]
+    for path in set(found) - set([path for path in whole if path <= newest][-keep:]):
         shutil.rmtree(path)

@@ -57,7 +57,8 @@ def steps_per_epoch(settings: DataSettings, reader: ClipReader) -> int:
     """Whole batches of an epoch, the same on every rank; ConfigError where there is not one."""
     steps = reader.samples // settings.batch
     if not steps:
-        raise ConfigError(f"data.batch {settings.batch} is more than the {reader.samples} clips an epoch has")
+        data = " and ".join(f"{source.url} ({source.split})" for source in settings.sources)
+        raise ConfigError(f"data.batch {settings.batch} is more than the {reader.samples} clips an epoch has of {data}")
     return steps
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sayso.errors import InputError
+from train.weights import save_tensors
 
 FILE = "ema.pt"
 
@@ -50,7 +51,7 @@ class Average:
 
     def save(self, folder: Path) -> None:
         """Write the averages beside a checkpoint's other files."""
-        torch.save(self._averages, folder / FILE)
+        save_tensors(self._averages, folder / FILE)
 
     def load(self, folder: Path) -> None:
         """Go on with the averages of a checkpoint; InputError where it has none."""

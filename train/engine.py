@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from sayso.errors import InputError, Preempted, WorkFailed
+from sayso.errors import InputError, NotFinite, Preempted, StorageError
 from train import checkpoint
 from train.activations import checkpoint_activations
 from train.augment import augment
@@ -34,6 +34,7 @@ from train.guard import Guard, Taken
 from train.heldout import HeldOut
 from train.metrics import Bar, MetricsLog
 from train.mirror import Mirror
+from train.node import say
 from train.recipe import Recipe
 from train.record import record_start
 from train.run import CHECKPOINTS, METRICS, TENSORBOARD, Latest, latest
@@ -65,7 +66,7 @@ class Run:
 def train(recipe: Recipe, stop: threading.Event) -> None:
     """Train what the recipe says, from its last checkpoint on. Called by every rank, after train.run.prepare.
 
-    Raises Preempted, after a checkpoint, once `stop` is set on any rank; WorkFailed where a step gives no number.
+    Raises Preempted, after a checkpoint, once `stop` is set on any rank; NotFinite where a step gives no number.
     """
     run = build(recipe, start_rank(recipe))
     folder = recipe.output.folder
@@ -75,6 +76,8 @@ def train(recipe: Recipe, stop: threading.Event) -> None:
     with contextlib.ExitStack() as stack:
         log = bar = None
         if rank() == 0:
+            if run.mirror:
+                run.mirror.expect_nobody()
             record_start(
                 folder, start=start, total=run.total, model=run.task.model, device=run.device, peak=run.speed.peak
             )
@@ -83,12 +86,28 @@ def train(recipe: Recipe, stop: threading.Event) -> None:
             bar = stack.enter_context(Bar(start=start, total=run.total))
         try:
             loop(run, start, log, bar, stop)
-        except (Preempted, WorkFailed) as error:
-            if run.mirror and rank() == 0 and not isinstance(error, Preempted):
-                run.mirror.put_files()  # with what the guard kept of the batch: this machine may go with the job
-            # All ranks leave together. A process that ends while gloo's threads run may abort, and lose its exit code.
-            dist.destroy_process_group()
+        except (Preempted, NotFinite) as error:  # on all ranks at the same step
+            if isinstance(error, NotFinite) and rank() == 0:
+                tell(error, run.mirror)
+            leave()
             raise
+    leave()
+
+
+def tell(error: NotFinite, mirror: Mirror | None) -> None:
+    """Say why the run ends, and leave what the guard kept of the batch in the second place."""
+    say(f"rank 0: {error}")
+    if mirror:
+        with contextlib.suppress(StorageError):  # the loss is the news, and restarts would not help
+            mirror.put_files()  # this machine may go with the job
+
+
+def leave() -> None:
+    """Leave the process group, all ranks together: once one is gone, its launcher ends the others, here or elsewhere.
+
+    A process that ends while gloo's threads run may abort, and lose its exit code.
+    """
+    barrier()
     dist.destroy_process_group()
 
 
@@ -139,6 +158,8 @@ def take_step(run: Run, batches: Iterator[Batch], step: int) -> Taken:
         taken.losses.append(loss.detach())
     if engine.zero_optimization():
         taken.norm = float(engine.get_global_grad_norm())
+    if engine.torch_autocast_z0_gradscaler is not None:
+        taken.scale = engine.torch_autocast_z0_gradscaler.get_scale()
     taken.inputs = [torch.empty_like(tensor, device="meta") for tensor in inputs]
     return taken
 
@@ -297,6 +318,11 @@ def deepspeed_config(recipe: Recipe) -> dict[str, Any]:
         "zero_optimization": {"stage": recipe.engine.zero_stage},
         "zero_allow_untested_optimizer": True,
         # Weights and the statistics of batch norm stay fp32; the towers compute in half precision.
-        "torch_autocast": {"enabled": dtype is not None, "dtype": dtype or "bfloat16"},
+        # Ranks send each other fp32 too: by itself ZeRO rounds the gradients of linear layers and convolutions.
+        "torch_autocast": {
+            "enabled": dtype is not None,
+            "dtype": dtype or "bfloat16",
+            "lower_precision_safe_modules": [],
+        },
         "steps_per_print": None,
     }

@@ -9,6 +9,7 @@ and a driver that does not ask, are taken for lost after SILENCE: ranks that wai
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import subprocess
@@ -17,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -32,7 +34,7 @@ from sayso.storage import Storage
 from train.mirror import Mirror
 from train.node import GRACE, LOST, POLL, Facts, Node, Reached, say
 from train.recipe import Recipe
-from train.run import CHECKPOINTS, RECIPE, Plan, latest, refuse_missing_accelerators
+from train.run import CHECKPOINTS, RECIPE, Plan, in_one_move, latest, refuse_missing_accelerators
 from train.stopping import refuse_if_told
 from train.weights import WORDS
 
@@ -111,7 +113,7 @@ class Member(Node):
             Mirror(output.mirror, output.folder).fetch()
             output.folder.mkdir(parents=True, exist_ok=True)
             for name, content in settled.items():
-                (output.folder / name).write_bytes(content)
+                in_one_move(output.folder / name, functools.partial(Path.write_bytes, data=content))
         return latest(output.folder / CHECKPOINTS).step
 
     def keep_own_folder(self) -> None:

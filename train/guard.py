@@ -6,7 +6,6 @@ anything of it. What it was fed stays behind: FOLDER/nan-step-N.json names the s
 
 import json
 import math
-import sys
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sayso.errors import WorkFailed
-from train.distributed import GAVE_UP, barrier, rank, world_size
+from sayso.errors import NotFinite
+from train.distributed import barrier, rank, world_size
 
 LAST_LOSSES = 20  # so many are kept for the report
 
@@ -35,6 +34,8 @@ class Taken:
     """The loss of each micro-batch on this rank."""
     norm: float | None = None
     """Norm of the step's gradient before clipping, the same on all ranks; None where it may overflow (fp16)."""
+    scale: float | None = None
+    """With fp16 what the next loss is scaled by, the same on all ranks."""
     seconds: float = 0.0
     waited: float = 0.0
     """Seconds until the data were there."""
@@ -50,7 +51,8 @@ class Guard:
     def agree(self, step: int, taken: Taken) -> tuple[float, bool]:
         """The step's loss, a mean over micro-batches and ranks, and whether any rank was asked to stop.
 
-        Raises WorkFailed on all ranks alike if the loss or the gradient is not finite.
+        Raises NotFinite on all ranks alike if the loss or the gradient is not finite; of fp16's gradient, which may be
+        infinite at times, once it is with any scale of the loss.
         """
         own = torch.stack(taken.losses).float().mean()
         shared = torch.stack([own, torch.tensor(float(self._stop.is_set()), device=self._device)])
@@ -62,6 +64,8 @@ class Guard:
             self._give_up(step, taken, f"the loss is {loss}")
         if taken.norm is not None and not math.isfinite(taken.norm):
             self._give_up(step, taken, f"the gradient's norm is {taken.norm}, the loss is {loss:.4g}")
+        if taken.scale is not None and taken.scale < 1:
+            self._give_up(step, taken, f"the gradient is not finite in fp16 even unscaled, the loss is {loss:.4g}")
         self._last.append(loss)
         return loss, asked > 0
 
@@ -70,10 +74,8 @@ class Guard:
         content = {"step": step, "what": what, "last_losses": list(self._last), "batch": _of_all_ranks(taken)}
         if rank() == 0:
             path.write_text(json.dumps(content, indent=1))
-        barrier()  # a rank that leaves makes the launcher end the others
-        if rank():
-            sys.exit(GAVE_UP)  # one line, of the first rank, is enough
-        raise WorkFailed(
+        barrier()
+        raise NotFinite(
             f"step {step}: {what}; nothing of this step is in a checkpoint, and {path} names the samples of its batch. "
             "A lower optimiser.lr, a longer schedule.warmup_steps or optimiser.clip_gradient may help"
         )

@@ -11,7 +11,9 @@ from train.vocabulary import Vocabulary
 def heldout_data(recipe: Recipe) -> DataSettings:
     """The data of a recipe as they are evaluated on."""
     clips = recipe.data.clips.model_copy(update={"crop": "center", "start": "center", "flip": False})
-    return recipe.data.model_copy(update={"split": recipe.evaluation.split, "clips": clips})
+    # Of each export of a mix too, whatever it is trained on.
+    mix = [mixed.model_copy(update={"split": None}) for mixed in recipe.data.mix]
+    return recipe.data.model_copy(update={"split": recipe.evaluation.split, "mix": mix, "clips": clips})
 
 
 class HeldOut:

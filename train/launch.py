@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sayso.errors import Crashed, Preempted, WorkFailed
+from sayso.errors import Crashed, Preempted, StorageError, WorkFailed
 from train.distributed import GAVE_UP, RESUME
 from train.node import LOST, POLL, Node, Reached, say
 from train.recipe import Recipe, load_recipe
@@ -130,7 +130,9 @@ def run_on(machines: Machines, recipe: Recipe) -> TrainResult:
         for restarts in range(most + 1):
             try:
                 plan, reached = _attempt(machines, recipe, caught)
-            except Crashed as error:
+            except (Crashed, StorageError) as error:
+                if isinstance(error, StorageError) and not restarts:
+                    raise  # nothing has begun yet
                 again = f"going on from the last checkpoint, restart {restarts + 1} of {most}"
                 say(f"{error}; {again if restarts < most else 'no restart is left'}")
             else:

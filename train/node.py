@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from train.distributed import OWN_FOLDERS, WATCH_STDIN
+from train.hold import Hold
 from train.metrics import read_metrics
 from train.mirror import Mirror
 from train.recipe import Recipe
@@ -30,6 +31,8 @@ REPOSITORY = Path(__file__).parents[1]
 LOOPBACK = "127.0.0.1"
 GRACE = 10.0  # seconds that the processes of a group have to end after SIGTERM
 POLL = 0.2
+LOOK = 1.0  # seconds between two looks whether all ranks are there
+LEAVING = 10.0  # seconds between the ends of the first and the last rank of a machine, at most
 LOST = -256  # in place of an exit code: the machine is gone; -1 to -64 are signals
 
 
@@ -61,17 +64,28 @@ class Node:
     def __init__(self, recipe: Recipe, *, address: str = LOOPBACK) -> None:
         self.recipe, self.address, self.own_folders = recipe, address, False
         self._process: subprocess.Popen[bytes] | None = None
+        self._hold = Hold(recipe.output.folder)
+        self._ranks: list[psutil.Process] = []
+        self._looked = self._complete = 0.0
 
     def facts(self) -> Facts:
         """Where this machine is and what it has."""
         return Facts(socket.gethostname(), self.address, free_port(self.address), devices(self.recipe))
 
     def prepare(self) -> Plan:
-        """Settle the run's folder; to be called on one of the machines that share it. Raises what train.run does."""
+        """Settle the run's folder; to be called on one of the machines that share it. Raises what train.run does.
+
+        The folder is ours until `end`; RootBusy where somebody else has it.
+        """
         output = self.recipe.output
-        if output.mirror is not None:
-            Mirror(output.mirror, output.folder).fetch()
-        return prepare(self.recipe)
+        self._hold.take()
+        mirror = Mirror(output.mirror, output.folder) if output.mirror is not None else None
+        if mirror:
+            mirror.fetch()
+        plan = prepare(self.recipe)
+        if mirror:
+            mirror.catch_up(keep=output.keep)
+        return plan
 
     def start(self, machines: Sequence[Facts], number: int) -> None:
         """Start the ranks of machine `number` of these, which is this one."""
@@ -95,11 +109,31 @@ class Node:
     def poll(self) -> int | None:
         """The launcher's exit code, as Popen.poll gives it; None while it runs."""
         assert self._process
-        return self._process.poll()
+        code = self._process.poll()
+        if code is None and time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            self._end_with_the_first(self._process.pid)
+        return code
+
+    def _end_with_the_first(self, launcher: int) -> None:
+        """Once a rank is gone and the others do not follow, end them.
+
+        The launcher sends them SIGTERM, one after the other, and waits half a minute for each: too long with eight that
+        hang in NCCL, for one that is gone.
+        """
+        if not self._ranks:
+            started = _grandchildren(launcher)
+            self._ranks = started if len(started) == self.recipe.engine.ranks else []
+        if all(_lives(each) for each in self._ranks):
+            self._complete = time.monotonic()
+        elif time.monotonic() - self._complete > LEAVING:
+            self.begin_end()
 
     def ask_to_leave(self) -> None:
         """Have the ranks, of all machines, take the step to its end, write a checkpoint and leave."""
         assert self._process and self._process.stdin
+        if self._process.stdin.closed:
+            return
         with suppress(BrokenPipeError):  # they have just ended
             self._process.stdin.write(b"s")
             self._process.stdin.flush()
@@ -115,6 +149,7 @@ class Node:
         self.begin_end()
         if self._process:
             end_group(self._process)
+        self._hold.let_go()
 
     def reached(self) -> Reached:
         """How far the run has come; to be asked where `prepare` was called."""
@@ -187,6 +222,21 @@ def free_port(address: str = LOOPBACK) -> int:
         probe.bind((address, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _grandchildren(pid: int) -> list[psutil.Process]:
+    """The ranks of the launcher with this pid, which starts another process that starts them."""
+    try:
+        return [rank for child in psutil.Process(pid).children() for rank in child.children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

@@ -4,12 +4,15 @@ FOLDER/recipe.yaml      the recipe as resolved
 FOLDER/vocabulary.json  the words, fixed when the run begins
 FOLDER/metrics.jsonl    a line a step
 FOLDER/starts.jsonl     a line a start: code, environment (train/record.py)
+FOLDER/.lock            held while a run is at work (train/hold.py)
 FOLDER/tensorboard/     the figures of metrics.jsonl for TensorBoard
 FOLDER/checkpoints/     train/checkpoint.py
 """
 
 import json
+import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from pydantic import Field
 
 from sayso.config import Settings, load, validate
 from sayso.errors import ConfigError, InputError, ModelNotFound
+from sayso.storage import no_space_named
 from train.data import first_clips, narrations, open_reader, steps_per_epoch
 from train.heldout import heldout_data
 from train.recipe import Recipe
@@ -67,9 +71,10 @@ def prepare(recipe: Recipe) -> Plan:
     if start.step:
         reader.load_state_dict(start.reader)  # refuses a run that was begun on other data
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / WORDS).exists():
-        _vocabulary(recipe).save(folder / WORDS)
-    recipe.save(folder / RECIPE)
+    vocabulary = None if (folder / WORDS).exists() else _vocabulary(recipe)
+    in_one_move(folder / RECIPE, recipe.save)
+    if vocabulary:  # after the recipe, so that no other recipe goes on with it
+        in_one_move(folder / WORDS, vocabulary.save)
     return Plan(start=min(start.step, total), total=total, clips=reader.samples)
 
 
@@ -137,9 +142,29 @@ def latest(folder: Path) -> Latest:
 
 def point_to(folder: Path, reached: Latest) -> None:
     """Make a checkpoint the newest one of a folder, in one move."""
-    partial = folder / f"{POINTER}.partial"
-    partial.write_text(reached.model_dump_json())
-    partial.replace(folder / POINTER)
+    in_one_move(folder / POINTER, lambda partial: partial.write_text(reached.model_dump_json()))
+
+
+def in_one_move(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written beside its place and moved there: it is there whole or as it was, whatever happens.
+
+    Raises NoSpace.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    with no_space_named(str(path.parent)):
+        write(partial)
+        sync(partial)
+    partial.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def step_folder(folder: Path, step: int) -> Path:

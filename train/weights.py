@@ -9,6 +9,7 @@ import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,9 +46,15 @@ class Trained:
 
 def save_model(folder: Path, trained: Trained, weights: dict[str, Tensor] | None = None) -> None:
     """Write weights (the model's own where none are given), settings and vocabulary into a folder."""
-    torch.save(trained.model.state_dict() if weights is None else weights, folder / WEIGHTS)
+    save_tensors(trained.model.state_dict() if weights is None else weights, folder / WEIGHTS)
     (folder / CARD).write_text(json.dumps(trained.card.model_dump(mode="json"), indent=2))
     trained.vocabulary.save(folder / WORDS)
+
+
+def save_tensors(content: Any, path: Path) -> None:
+    """torch.save, where a full disk is an OSError: of a path torch makes it a RuntimeError that does not say so."""
+    with path.open("wb") as file:
+        torch.save(content, file)
 
 
 def load_model(folder: Path) -> Trained:

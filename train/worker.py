@@ -9,7 +9,8 @@ from typing import NoReturn
 
 import torch
 
-from sayso.errors import Preempted, SaysoError, StorageError, UserError
+from sayso.errors import NotFinite, Preempted, SaysoError, StorageError, UserError
+from sayso.storage import no_space_named
 from train.distributed import GAVE_UP, RESUME, WATCH_STDIN
 from train.engine import train
 from train.recipe import load_recipe
@@ -40,9 +41,12 @@ def main(path: Path) -> int:
         recipe = load_recipe(path)
         if recipe.engine.threads:
             torch.set_num_threads(recipe.engine.threads)
-        train(recipe, stop)
+        with no_space_named(str(recipe.output.folder)):
+            train(recipe, stop)
     except Preempted:
         return RESUME
+    except NotFinite:
+        return GAVE_UP  # the first rank has said why
     except SaysoError as error:
         print(f"rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr)  # noqa: T201  # people read it
         if isinstance(error, StorageError):

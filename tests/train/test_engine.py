@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def losses_of_one_rank(folder: str, rank: int) -> None:
     engine_of.deepspeed_config = config
     torch.set_num_threads(1)
     device = start_rank(small(0))
-    for stage, precision in ((0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (0, "fp16")):
+    for stage, precision in (*itertools.product(range(4), ("fp32", "bf16")), (0, "fp16")):
         recipe, task = small(stage, precision), Task()
         if stage == 3:
             checkpoint_activations(task)
@@ -92,6 +93,7 @@ def losses_of_one_rank(folder: str, rank: int) -> None:
             batches = iter([micro_batch(step, number, rank) for number in range(MICRO_BATCHES)])
             rate = engine.get_lr()[0]
             taken = take_step(run, batches, step)
+            assert (taken.scale is None) == (precision != "fp16")
             found.append((torch.stack(taken.losses).mean().item(), taken.norm, rate))
         torch.save((found, whole_weights(engine, task)), f"{folder}/{stage}-{precision}-{rank}.pt")
     dist.destroy_process_group()
@@ -144,6 +146,13 @@ def test_steps_are_those_of_plain_torch_with_any_stage_of_zero(tmp_path: Path) -
         assert weights.keys() == expected_weights.keys()
         for key, weight in weights.items():
             torch.testing.assert_close(weight, expected_weights[key], rtol=1e-4, atol=1e-2 if half else 1e-5)
+
+    in_half = {stage: torch.load(tmp_path / f"{stage}-bf16-0.pt", weights_only=True) for stage in range(4)}
+    for stage, (steps, weights) in in_half.items():
+        for key, weight in weights.items():  # also what ranks send each other is not rounded
+            assert weight.dtype == torch.float32, (stage, key)
+            torch.testing.assert_close(weight, in_half[0][1][key], rtol=1e-5, atol=1e-6, msg=f"{stage} {key}")
+        assert [norm for _, norm, _ in steps] == pytest.approx([norm for _, norm, _ in in_half[0][0]], rel=1e-5), stage
 
 
 def free_port() -> int:

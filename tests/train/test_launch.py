@@ -295,6 +295,19 @@ def test_a_step_that_gives_no_number_ends_the_run_and_names_its_samples(
     assert all(value.isfinite().all() for value in state.values())
 
 
+def test_a_full_disk_ends_the_run_with_one_line(
+    small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "starts.jsonl").symlink_to("/dev/full")
+    with pytest.raises(WorkFailed, match="ended with code 70"):  # it is not tried again
+        launch(small_recipe, [f"output.folder={folder}", "engine.ranks=1"])
+    said = capfd.readouterr().err
+    assert f"rank 0: no space left on {folder}: free some and run the same command again" in said
+    assert "Traceback" not in said
+
+
 def test_a_run_goes_on_with_another_number_of_ranks(straight: TrainResult, small_recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fewer"
     shutil.copytree(straight.folder, folder)

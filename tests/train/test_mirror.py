@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sayso.caches import copy_of
-from sayso.errors import InputError, ModelNotFound
+from sayso.errors import InputError, ModelNotFound, RootBusy
 from sayso.storage import Storage
 from tests.conftest import S3
 from train.launch import TrainResult, launch
@@ -85,6 +85,52 @@ def test_a_folder_that_is_further_stays_as_it_is(s3: S3, tmp_path: Path) -> None
         mirror.fetch()
 
 
+def test_an_upload_that_failed_is_made_up_for_by_the_next_start(
+    straight: TrainResult, small_recipe: Path, s3: S3, tmp_path: Path
+) -> None:
+    folder, url = tmp_path / "run", s3.url("mirror")
+    shutil.copytree(straight.folder, folder)
+    again = launch(small_recipe, [f"output.folder={folder}", f"output.mirror={url}"])
+    assert again.started_from == again.steps == 60
+    assert Mirror(url, folder).latest() == latest(folder / "checkpoints")
+    assert load_model(fetch_model(url)).card.step == 60
+
+
+def test_an_upload_that_was_cut_off_is_not_among_those_that_are_kept(s3: S3, tmp_path: Path) -> None:
+    url = s3.url("mirror")
+    here = Mirror(url, tmp_path)
+    for step in (1, 2):
+        reached = take_step(tmp_path, step)
+        here.put_checkpoint(step)
+        here.put_pointer(reached, keep=2)
+    take_step(tmp_path, 3)
+    here.put_checkpoint(3)  # and the machine is gone before the pointer says so
+    shutil.rmtree(step_folder(tmp_path / "checkpoints", 3))
+    reached = take_step(tmp_path, 5)
+    again = Mirror(url, tmp_path)
+    again.put_checkpoint(5)
+    again.put_pointer(reached, keep=2)
+    assert {key.split("/")[1] for key in Storage(url).list("checkpoints")} == {
+        "latest.json",
+        *(f"step-{step:08d}" for step in (2, 5)),
+    }
+
+
+def test_of_two_runs_at_one_url_the_second_to_get_further_ends(s3: S3, tmp_path: Path) -> None:
+    url = s3.url("mirror")
+    runs = [Mirror(url, tmp_path / name) for name in ("one", "other")]
+    for run in runs:
+        run.expect_nobody()
+    for step in (1, 2):
+        reached = take_step(tmp_path / "one", step)
+        runs[0].put_checkpoint(step)
+        runs[0].put_pointer(reached, keep=2)
+    late = take_step(tmp_path / "other", 1)
+    with pytest.raises(RootBusy, match=r"another run writes there, it has reached step 2; stop one of the two"):
+        runs[1].put_pointer(late, keep=2)
+    assert runs[0].latest() == reached
+
+
 def test_a_copy_of_what_is_at_a_url_never_counts_for_more(s3: S3, cache: Path) -> None:
     url = s3.url("run")
     folder = copy_of(url, "runs")
@@ -100,8 +146,11 @@ def test_a_copy_of_what_is_at_a_url_never_counts_for_more(s3: S3, cache: Path) -
     storage = Storage(url)
     for key in storage.list(""):
         storage.remove(key)
+    (folder / ".lock").touch()  # by which a start holds the folder
     here.fetch()
-    assert not folder.exists()
+    assert contents(folder) == {".lock": b""}
+    here.put_files()
+    assert ".lock" not in storage.list("")
 
 
 def test_a_run_goes_on_from_its_url_on_another_machine(

@@ -15,13 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sayso.errors import ConfigError, Crashed, Preempted, Stopped, WorkFailed
+from sayso.errors import ConfigError, Crashed, Preempted, Stopped, StorageError, WorkFailed
 from tests.cluster import Node, RayCluster, living
 from train.distributed import GAVE_UP, RESUME
-from train.launch import Here, TrainResult, judge, launch
+from train.launch import Here, TrainResult, judge, launch, run_on
 from train.metrics import read_metrics
-from train.node import LOST
-from train.run import latest
+from train.node import LOST, Reached
+from train.recipe import load_recipe
+from train.run import Plan, latest
 from train.weights import load_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -221,6 +222,38 @@ class Somewhere(Here):
 
     def __init__(self, *, elsewhere: bool) -> None:
         self.elsewhere = elsewhere
+
+
+class Unlucky(Somewhere):
+    """Machines whose preparation fails in these ways, one after the other, and then finds that all is done."""
+
+    def __init__(self, failures: list[WorkFailed]) -> None:
+        super().__init__(elsewhere=False)
+        self.failures = failures
+
+    def prepare(self) -> Plan:
+        if self.failures:
+            raise self.failures.pop(0)
+        return Plan(start=5, total=5, clips=1)
+
+    def reached(self) -> Reached:
+        return Reached(step=5, model="model", loss=1.0)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_store_that_is_away_for_longer_costs_restarts_but_not_the_run(
+    small_recipe: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = load_recipe(small_recipe)
+    away = StorageError("s3://bucket/run: no answer")
+    assert run_on(Unlucky([Crashed("a rank was lost"), away]), recipe).steps == 5
+    assert "s3://bucket/run: no answer; going on from the last checkpoint, restart 2 of 3" in capfd.readouterr().err
+    with pytest.raises(StorageError):
+        run_on(Unlucky([away]), recipe)
+    with pytest.raises(WorkFailed, match="training crashed 4 times"):
+        run_on(Unlucky([Crashed("a rank was lost"), away, away, away]), recipe)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""The ranks of one machine under the real launcher, which are stood in for by processes that only wait."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import train.node
+from train.node import Node
+from train.recipe import load_recipe
+
+SOON = 120.0
+
+
+def wait_like_a_rank(folder: Path) -> None:
+    """Wait for another rank for ever, as in a collective of NCCL, and heed the launcher as ranks do."""
+    from train.worker import heed_launcher
+
+    heed_launcher(threading.Event())
+    (folder / os.environ["RANK"]).write_text(str(os.getpid()))
+    while True:
+        time.sleep(60)
+
+
+def test_ranks_that_wait_for_one_that_is_gone_are_ended_soon(
+    small_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = train.node.launcher_command
+    monkeypatch.setattr("train.node.launcher_command", lambda *given: [*command(*given)[:-2], __name__, str(tmp_path)])
+    monkeypatch.setattr("train.node.LEAVING", 2.0)
+    node = Node(load_recipe(small_recipe))
+    node.start([node.facts()], 0)
+    try:
+        deadline = time.monotonic() + SOON
+        while not all((path := tmp_path / str(rank)).exists() and path.read_text() for rank in range(2)):
+            assert time.monotonic() < deadline
+            assert node.poll() is None
+            time.sleep(0.1)
+        first, second = (psutil.Process(int((tmp_path / str(rank)).read_text())) for rank in range(2))
+        first.kill()
+        began = time.monotonic()
+        while (code := node.poll()) is None:
+            assert time.monotonic() - began < 20, "the launcher alone takes 30 s a rank"
+            time.sleep(0.1)
+        assert code == 247  # what the launcher makes of SIGKILL
+        assert not second.is_running()
+        node.ask_to_leave()  # nobody is there to be asked
+    finally:
+        node.end()
+
+
+if __name__ == "__main__":
+    wait_like_a_rank(Path(sys.argv[1]))
