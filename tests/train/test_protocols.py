@@ -71,6 +71,13 @@ def test_the_published_files_read_with_the_counts_of_the_papers() -> None:
         (YouCook2, ["end,start,task,text,video_id", "9,x,1,cut,a"], "line 2: start 'x' and end '9' must be seconds"),
         (MSRVTT, ["key,vid_key,video_id,sentence", "r,m,v1,one", "r,m,v1,two"], "line 3: v1 again; .* one sentence"),
         (MSRVTT, ["key,vid_key,video_id,sentence", "r,m,v1,"], "line 2: no sentence"),
+        (MSRVTT, ["key,vid_key,video_id,sentence", "r,m,v1,  "], "line 2: no sentence"),
+        (
+            MSRVTT,
+            ["key,vid_key,video_id,sentence", "r,m,v1,cut, then stir"],
+            "line 2: more values than columns; .*quot",
+        ),
+        (YouCook2, ["end,start,task,text,video_id", *["9,1,1,cut,a"] * 2], "line 3: the same clip and text again"),
         (HMDB51, ["video_id,label,split1,split2,split3", "a.avi,run_test,1,2,3"], "line 2: splits 1, 2, 3; each must"),
         (HMDB51, ["video_id,label,split1,split2,split3"], "no rows in it"),
         (HMDB51, ["video_id,label,split1,split2,split3", *["a.avi,run_test,1,2,0"] * 2], "a.avi again"),
@@ -272,6 +279,10 @@ def test_the_release_reads(tmp_path: Path) -> None:
         Annotated("b_c", "202", ((2, 0, 1),)),
     ]
     assert CrossTask.read(tmp_path / "videos.csv").video_ids() == ["a"]
+    written(tmp_path / "videos.csv", *["101,a,http://v"] * 2)
+    assert CrossTask.read(tmp_path / "videos.csv").video_ids() == ["a"], "twice would count twice"
+    with pytest.raises(InputError, match="nowhere: not there; give the folder crosstask_release"):
+        CrossTask.read(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ class CrossTask(Protocol):
     @classmethod
     def read(cls, annotations: Path) -> Self:
         """Read the folder, or a list of videos (as videos.csv) in it."""
+        if not annotations.exists():
+            raise InputError(f"{annotations}: not there; give the folder crosstask_release, or a list of videos in it")
         folder, listed = (
             (annotations, annotations / VIDEOS) if annotations.is_dir() else (annotations.parent, annotations)
         )
@@ -194,14 +196,14 @@ def read_tasks(path: Path) -> dict[str, Task]:
 
 
 def _read_list(path: Path) -> list[tuple[str, str]]:
-    """(task, video) of each line."""
-    found = []
+    """(task, video) of each line, once each."""
+    found: dict[tuple[str, str], None] = {}
     for number, line in enumerate(read_lines(path), start=1):
         fields = line.strip().split(",", 2)
         if len(fields) < 2 or not all(fields[:2]):
             raise InputError(f"{path}, line {number}: task,video,URL is needed, not {line!r}")
-        found.append((fields[0], fields[1]))
-    return found
+        found[fields[0], fields[1]] = None
+    return list(found)
 
 
 def _file(folder: Path, task_id: str, video_id: str) -> Path:
