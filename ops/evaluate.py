@@ -23,6 +23,7 @@ from sayso.rows import Media
 from shards.reader import ReaderSettings
 from train.evaluate.embed import Embedder
 from train.evaluate.protocol import Figures, Protocol, Report, evaluate
+from train.evaluate.sight import sight_of
 from train.evaluate.videos import Videos, by_name, videos_in_root
 from train.mirror import fetch_model
 from train.weights import load_model
@@ -49,13 +50,16 @@ def evaluate_protocol(
 
     `windows` are those of a clip; by default as many as the protocol looks at. With `videos` their proxies are made
     in `root` (by default inside the folder), as the settings in `overrides` say.
-    Raises InputError, ConfigError, ModelNotFound, RootError for what the user can mend.
+    Raises InputError, ConfigError, ModelNotFound, RootError for what the user can mend, WorkFailed for a model whose
+    embeddings are no numbers.
     """
     if videos is None and root is None:
         raise ConfigError("give --videos, a folder of video files, or --root, a dataset root that has them")
     asked = protocol.read(annotations)
     model = fetch_model(checkpoint)
     embedder = Embedder(load_model(model), device)
+    # What the model cannot be asked is said before its videos are ingested, which may take hours.
+    sight_of(embedder, output=asked.output).looks(asked.looks(windows))
     if videos is not None:
         opened = Root(root or str(videos / KEPT))
         there = prepare(asked.video_ids(), videos, opened, embedder.clips, overrides)

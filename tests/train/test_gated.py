@@ -251,6 +251,7 @@ def test_a_clip_is_what_lies_in_its_window(embedder: Embedder, features_root: Ro
         expected = embedder.trained.model.embed(torch.cat(parts)[None])
         torch.testing.assert_close(seen[pair], expected)
     assert (found.used, found.of) == (3, 3)
+    assert found.windows == 1, "a clip is seen at once"
 
 
 def test_steps_are_found_in_features(embedder: Embedder, features_root: Root, tmp_path: Path) -> None:

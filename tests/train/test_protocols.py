@@ -225,12 +225,22 @@ def test_windows_are_training_rows_and_their_decision_values_are_summed(actions:
     assert (found.train, found.test) == (8 * len(actions), 4 * len(actions))
 
 
-def test_a_split_that_cannot_be_tested_is_refused() -> None:
+class Blind(Embedder):
+    """A model that must not be asked."""
+
+    def windows(self, windows: object, output: str = "embedding") -> torch.Tensor:
+        raise AssertionError
+
+
+def test_a_split_that_cannot_be_tested_is_refused(embedder: Embedder, small_root: Root) -> None:
     videos, features = some_videos(["run", "jump"], seed=0)
     with pytest.raises(InputError, match="split2: 0 training videos of 0 actions and 0 test videos are there"):
         classify(videos, features, 1)
     with pytest.raises(InputError, match=r"split3: .* and 0 test videos"):
         classify(videos, features, 2)
+    few = HMDB51([Labelled(name, name, ("1", "1", "2")) for name in ("red0", "blue0")])
+    with pytest.raises(InputError, match=r"split1: .* and 0 test videos"):
+        measure(few, Blind(embedder.trained, "cpu"), small_root)
 
 
 def test_colours_are_told_apart_by_a_tower_that_was_never_trained(

@@ -109,10 +109,14 @@ class CrossTask(Protocol):
         """The annotated videos of the primary tasks."""
         return [video.video_id for video in self.annotated]
 
-    def measure(self, videos: Videos, embedder: Embedder, windows: int, progress: Progress) -> Measured:
-        """Recall a task and its mean. ConfigError for more than the one window that a second has."""
-        if windows != self.windows:
+    def looks(self, windows: int | None) -> int:
+        """One a second. ConfigError for more."""
+        if windows not in (None, self.windows):
             raise ConfigError("crosstask looks at one window a second; leave --windows out")
+        return self.windows
+
+    def measure(self, videos: Videos, embedder: Embedder, windows: int, progress: Progress) -> Measured:
+        """Recall a task and its mean."""
         there = [video for video in self.annotated if video.video_id in videos.there]
         sight = sight_of(embedder)
         texts = {task.task_id: embedder.texts(task.steps) for task in self.tasks.values()}

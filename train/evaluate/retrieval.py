@@ -91,7 +91,7 @@ def evaluate_retrieval(
         chance=chance(len(found)),
         videos=videos,
         missing=missing,
-        windows=windows,
+        windows=sight.looks(windows),
         model=str(folder),
         step=embedder.trained.card.step,
     )
