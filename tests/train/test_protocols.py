@@ -34,7 +34,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
 
 def measure(protocol: Protocol, embedder: Embedder, root: Root, windows: int | None = None) -> Report:
     videos = videos_in_root(protocol.video_ids(), root)
-    return evaluate(protocol, embedder, videos, windows=windows, annotations=Path("annotations"), model=Path("model"))
+    return evaluate(protocol, embedder, videos, windows=windows, annotations=Path("annotations"), model="model")
 
 
 def written(path: Path, *lines: str) -> Path:

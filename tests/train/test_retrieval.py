@@ -119,7 +119,7 @@ def test_retrieval_over_the_videos_of_a_csv_that_are_there(
     assert found.chance.r1 == 25
     assert found.r1 > 50, "the model was trained to tell four colours apart"
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert found.missing == ["elsewhere"]
+    assert (found.of, found.missing) == (6, {"elsewhere": "not in the root"})
     assert found.to_json()["chance"]["median_rank"] == 2.5
     assert found.step == 60
 

@@ -98,7 +98,7 @@ def evaluate(
     *,
     windows: int | None = None,
     annotations: Path,
-    model: Path,
+    model: str,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Measure a model by a protocol on the videos that are there.
@@ -126,6 +126,6 @@ def evaluate(
         windows=windows,
         annotations=str(annotations),
         root=videos.root.url,
-        model=str(model),
+        model=model,
         step=embedder.trained.card.step,
     )
