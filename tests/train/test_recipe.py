@@ -47,6 +47,7 @@ def test_the_published_settings() -> None:
 def test_the_settings_of_the_training_release() -> None:
     recipe = load_recipe("mil_nce_release_8gpu", WHERE)
     assert (recipe.data.batch, recipe.engine.ranks, recipe.schedule.epochs) == (512, 8, 300)
+    assert recipe.engine.device == "cuda", "a machine whose driver does not answer would go on with 8 ranks on its CPU"
     assert isinstance(recipe.model, VideoTextSettings)
     assert (recipe.model.video.stem, recipe.objective) == ("plain", MILNCESettings(denominator="release"))
     assert rate_factor(9_999, warmup=recipe.schedule.warmup_steps, total=700_000) == 1
@@ -130,6 +131,12 @@ def test_what_has_no_default_must_be_given() -> None:
 def test_one_export_or_a_mix_must_be_given(given: list[str]) -> None:
     with pytest.raises(ConfigError, match="give either export or mix"):
         load_recipe("mil_nce_paper", [WHERE[0], *given, WHERE[2]])
+
+
+def test_a_run_in_a_folder_of_its_recipes_name_hides_no_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mil_nce_demo").mkdir()
+    assert load_recipe("mil_nce_demo", WHERE).data.batch == 64
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
