@@ -151,3 +151,10 @@ def test_a_broken_proxy_is_named(straight: TrainResult, tmp_path: Path, own_root
     pairs = csv_of(tmp_path / "pairs.csv", "video_id,start,end,text\nred0,0,5,red\nblue0,0,5,blue\n")
     with pytest.raises(CorruptObject, match=r"media/demo_red0/proxy\.mp4: .*run `sayso verify`"):
         evaluate_retrieval(Path(straight.folder), own_root.url, pairs=pairs)
+
+
+def test_no_figures_rest_on_an_export_with_a_broken_clip(straight: TrainResult, own_root: Root) -> None:
+    (tar,) = Path(own_root.url).glob("shards/clips/test-*.tar")
+    tar.write_bytes(tar.read_bytes().replace(b"moov", b"xxxx", 1))
+    with pytest.raises(CorruptObject, match=r"shards/clips: 1 broken samples; run `sayso verify`"):
+        evaluate_retrieval(Path(straight.model), own_root.url, export="clips", windows=1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sayso.caches import is_url
-from sayso.errors import ConfigError, InputError
+from sayso.errors import ConfigError, CorruptObject, InputError
 from sayso.root import Root
 from shards.reader import ClipReader
 from train.evaluate.clips import usable
@@ -84,6 +84,8 @@ def evaluate_retrieval(
         reader = ClipReader(f"{opened.url}/shards/{export}", split=split, settings=every_clip, seed=0)
         seen = seen_in_export(reader, sight, windows=windows, progress=progress)
         found, video = first_of_each_text(*embed_clips(seen))
+        if reader.broken:  # in training another sample takes a broken one's place; here it would take its text away
+            raise CorruptObject(f"{opened.url}/shards/{export}: {reader.broken} broken samples; run `sayso verify`")
         of_videos = len({pair.video_id for pair in found})
         videos, missing, number = Found(found=of_videos, of=of_videos), {}, len(found)
     scores = embedder.texts([pair.text for pair in found]) @ video.T
