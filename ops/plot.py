@@ -54,7 +54,9 @@ def draw(curves: Curves, path: Path, *, title: str = "loss") -> None:
 
 
 def _shapes(curves: Curves, title: str) -> list[_Line | _Text]:
-    points = [point for curve in curves.values() for point in curve if math.isfinite(point[1])]
+    # What is no number has no place: browsers end a line there, and a mean over it is none either.
+    curves = {name: [point for point in curve if math.isfinite(point[1])] for name, curve in curves.items()}
+    points = [point for curve in curves.values() for point in curve]
     if not points:
         raise ConfigError(f"there is nothing to plot: no run has a figure {title!r} in its metrics")
     axes = _Axes(*_range([x for x, _ in points]), *_range([y for _, y in points]))

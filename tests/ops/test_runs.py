@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ops.cli import app
+from ops.plot import draw
 from ops.runs import compare, find_runs, read_run
 from sayso.errors import ConfigError, InputError, SaysoError
 from sayso.storage import Storage
@@ -117,6 +119,13 @@ def test_curves_are_drawn(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert page.count("<polyline") > 4
     assert all(str(folder) in page for folder in two)
     assert "http" not in page
+
+
+def test_what_is_no_number_leaves_a_gap(tmp_path: Path) -> None:
+    draw({"run": [(1, 4.0), (2, math.nan), (3, math.inf), (4, 2.0)]}, tmp_path / "val.html")
+    page = (tmp_path / "val.html").read_text()
+    assert not re.search(r"\b(nan|inf)\b", page)
+    assert "run" in page
 
 
 @pytest.mark.parametrize(
