@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -5,6 +7,7 @@ import torch
 
 from sayso.errors import ConfigError, CorruptObject, InputError, ModelNotFound, WorkFailed
 from sayso.root import Root
+from sayso.storage import Storage
 from train.evaluate.clips import window_starts
 from train.evaluate.metrics import chance, ranks, retrieval_metrics
 from train.evaluate.pairs import Pair, read_pairs
@@ -131,6 +134,21 @@ def test_retrieval_over_a_split_of_an_export(straight: TrainResult, small_root: 
     assert 1 <= colours <= found.videos.found
     again = evaluate_retrieval(Path(straight.model), small_root.url, export="clips", windows=1)
     assert again == found
+
+
+def test_a_model_is_evaluated_where_its_trainings_decoder_and_cache_are_not(
+    straight: TrainResult, small_root: Root, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(straight.model, model)
+    card = json.loads((model / "model.json").read_text())
+    card["clips"] |= {"decoder": "torchcodec", "cache_folder": "/proc/nowhere"}
+    (model / "model.json").write_text(json.dumps(card))
+    place = f"memory://{tmp_path.name}"
+    for key in Storage(small_root.url).list(""):
+        Storage(place).put_bytes(small_root.storage.read(key), key)
+    found = evaluate_retrieval(model, place, export="clips", windows=1)
+    assert found.r5 == evaluate_retrieval(Path(straight.model), small_root.url, export="clips", windows=1).r5
 
 
 def test_wrong_calls_say_what_to_do(straight: TrainResult, small_root: Root, tmp_path: Path) -> None:

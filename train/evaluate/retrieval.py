@@ -14,7 +14,7 @@ from torch import Tensor
 from sayso.caches import is_url
 from sayso.errors import ConfigError, CorruptObject, InputError
 from sayso.root import Root
-from shards.reader import ClipReader
+from shards.reader import ClipReader, ReaderSettings
 from train.evaluate.clips import usable
 from train.evaluate.embed import Embedder
 from train.evaluate.metrics import RetrievalMetrics, chance, retrieval_metrics
@@ -80,7 +80,8 @@ def evaluate_retrieval(
         seen = seen_in_root(kept, there, sight, windows=windows)
         found, video = embed_clips(counted(seen, len(kept), progress))
     else:
-        every_clip = embedder.clips.model_copy(update={"per_video": False})
+        # How clips were brought and decoded where the model was trained (its cache, its decoder) is not asked here.
+        every_clip = ReaderSettings(per_video=False)
         reader = ClipReader(f"{opened.url}/shards/{export}", split=split, settings=every_clip, seed=0)
         seen = seen_in_export(reader, sight, windows=windows, progress=progress)
         found, video = first_of_each_text(*embed_clips(seen))
