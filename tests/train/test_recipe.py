@@ -10,6 +10,7 @@ from train.models.video_text import VideoTextSettings
 from train.objectives.mil_nce import MILNCESettings
 from train.objectives.ranking import RankingSettings
 from train.recipe import load_recipe, recipe_names
+from train.run import refuse_missing_accelerators
 from train.schedule import ScheduleName, rate_factor
 
 WHERE = ["data.root=/data", "data.export=clips", "output.folder=/runs/one"]
@@ -51,6 +52,17 @@ def test_the_settings_of_the_training_release() -> None:
     assert isinstance(recipe.model, VideoTextSettings)
     assert (recipe.model.video.stem, recipe.objective) == ("plain", MILNCESettings(denominator="release"))
     assert rate_factor(9_999, warmup=recipe.schedule.warmup_steps, total=700_000) == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "mend"), [(0, r"see that its driver answers \(nvidia-smi\)"), (2, r"set engine\.ranks to that")]
+)
+def test_fewer_devices_than_ranks_are_refused_with_what_helps(
+    there: int, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    with pytest.raises(ConfigError, match=rf"engine\.ranks 8: this machine has {there} CUDA devices; {mend}, or"):
+        refuse_missing_accelerators(load_recipe("mil_nce_release_8gpu", WHERE))
 
 
 def test_the_settings_of_the_ranking() -> None:
