@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ingest.discover import record
-from ingest.sources import folder
+from ingest.sources import folder as media_files
 from ops import show
 from ops.pipeline import CONFIG_KEY, Pipeline, recorded, run_pipeline
+from sayso.caches import is_url
 from sayso.engine.failures import FINISHED, newest_failures
 from sayso.errors import ConfigError, InputError
 from sayso.root import Root
@@ -23,6 +24,7 @@ from sayso.rows import Media
 from shards.reader import ReaderSettings
 from train.evaluate.embed import Embedder
 from train.evaluate.protocol import Figures, Protocol, Report, evaluate
+from train.evaluate.sight import sight_of
 from train.evaluate.videos import Videos, by_name, videos_in_root
 from train.mirror import fetch_model
 from train.weights import load_model
@@ -49,13 +51,16 @@ def evaluate_protocol(
 
     `windows` are those of a clip; by default as many as the protocol looks at. With `videos` their proxies are made
     in `root` (by default inside the folder), as the settings in `overrides` say.
-    Raises InputError, ConfigError, ModelNotFound, RootError for what the user can mend.
+    Raises InputError, ConfigError, ModelNotFound, RootError for what the user can mend, WorkFailed for a model whose
+    embeddings are no numbers.
     """
     if videos is None and root is None:
         raise ConfigError("give --videos, a folder of video files, or --root, a dataset root that has them")
     asked = protocol.read(annotations)
-    model = fetch_model(checkpoint)
-    embedder = Embedder(load_model(model), device)
+    folder = fetch_model(checkpoint)
+    embedder = Embedder(load_model(folder), device)
+    # What the model cannot be asked is said before its videos are ingested, which may take hours.
+    sight_of(embedder, output=asked.output).looks(asked.looks(windows))
     if videos is not None:
         opened = Root(root or str(videos / KEPT))
         there = prepare(asked.video_ids(), videos, opened, embedder.clips, overrides)
@@ -65,8 +70,9 @@ def evaluate_protocol(
         assert root is not None
         there = videos_in_root(asked.video_ids(), Root(root).open())
     with show.counter(asked.unit) as progress:
+        model = checkpoint if is_url(checkpoint) else folder
         return evaluate(
-            asked, embedder, there, windows=windows, annotations=annotations, model=model, progress=progress
+            asked, embedder, there, windows=windows, annotations=annotations, model=str(model), progress=progress
         )
 
 
@@ -84,7 +90,7 @@ def prepare(
             f"{videos}: none of the {len(asked)} videos of the annotations is there; a file must be named by its "
             f"video's id, as in {asked[0]}.mp4"
         )
-    found = {name: next(folder.find(file)) for name, file in files.items()}
+    found = {name: next(media_files.find(file)) for name, file in files.items()}
     root.create()
     pipeline = pipeline_of(root, clips, overrides)
     record(root, {video.video_id: video for video in found.values()}.values())
@@ -116,7 +122,7 @@ def find_files(asked: Sequence[str], videos: Path) -> dict[str, Path]:
     files = [
         path
         for path in sorted(videos.rglob("*"))
-        if path.suffix.lower() in folder.VIDEO_SUFFIXES
+        if path.suffix.lower() in media_files.VIDEO_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(videos).parts)
         and path.is_file()
     ]

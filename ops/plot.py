@@ -41,16 +41,22 @@ class _Text:
 
 def draw(curves: Curves, path: Path, *, title: str = "loss") -> None:
     """Draw the curves, each faintly as it is and strongly as a moving mean; ConfigError where that cannot be."""
-    if path.suffix == ".png":
-        _png(_shapes(curves, title)).save(path)
-    elif path.suffix == ".html":
-        path.write_text(_page(_shapes(curves, title), title))
-    else:
+    if path.suffix not in (".png", ".html"):
         raise ConfigError(f"{path}: a plot is a .png or an .html file")
+    shapes = _shapes(curves, title)
+    try:
+        if path.suffix == ".png":
+            _png(shapes).save(path)
+        else:
+            path.write_text(_page(shapes, title))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another --plot") from error
 
 
 def _shapes(curves: Curves, title: str) -> list[_Line | _Text]:
-    points = [point for curve in curves.values() for point in curve if math.isfinite(point[1])]
+    # What is no number has no place: browsers end a line there, and a mean over it is none either.
+    curves = {name: [point for point in curve if math.isfinite(point[1])] for name, curve in curves.items()}
+    points = [point for curve in curves.values() for point in curve]
     if not points:
         raise ConfigError(f"there is nothing to plot: no run has a figure {title!r} in its metrics")
     axes = _Axes(*_range([x for x, _ in points]), *_range([y for _, y in points]))

@@ -16,9 +16,14 @@ def show_retrieval(found: RetrievalResult) -> None:
         ["R@10", f"{found.r10:.1f} %", f"{guess.r10:.1f} %"],
         ["median rank", f"{found.median_rank:g}", f"{guess.median_rank:g}"],
     ]
-    title = f"text-to-video retrieval: {found.candidates} clips of {found.videos.found} videos"
-    if found.videos.found < found.videos.of:
-        title += f" ({found.videos.of - found.videos.found} of {found.videos.of} videos are not in the root)"
-    show.table(title, ["metric", "model", "chance"], rows, right=frozenset({"model", "chance"}))
-    for line in missing_lines(dict.fromkeys(found.missing, "not in the root")):
+    rests_on = f"{found.candidates} clips of {found.videos.found} videos"
+    if found.candidates < found.of:
+        rests_on = f"{found.candidates} of {found.of} clips, {found.videos.found} of {found.videos.of} videos"
+    show.table(
+        f"text-to-video retrieval: {rests_on}",
+        ["metric", "model", "chance"],
+        rows,
+        right=frozenset({"model", "chance"}),
+    )
+    for line in missing_lines(found.missing):
         show.out.print(line, markup=False, highlight=False)

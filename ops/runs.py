@@ -87,14 +87,15 @@ def named(folder: Path, places: Mapping[Path, str]) -> str:
     return str(folder)
 
 
-def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """The runs among folders and within them, sorted; InputError where there is none."""
-    found = sorted(
-        {path.parent for folder in folders for path in folder.glob(f"**/{RECIPE}") if (path.parent / METRICS).exists()}
-    )
-    if not found:
-        raise InputError(f"no run in {', '.join(map(str, folders))}: a run has {RECIPE} and {METRICS}")
-    return found
+def find_runs(places: Mapping[Path, str]) -> list[Path]:
+    """The runs among folders and within them, sorted. InputError names the place of a folder that has none."""
+    found: set[Path] = set()
+    for folder, place in places.items():
+        runs = {path.parent for path in folder.glob(f"**/{RECIPE}") if is_run(path.parent)}
+        if not runs:
+            raise InputError(f"no run in {place}: a run has {RECIPE} and {METRICS}")
+        found |= runs
+    return sorted(found)
 
 
 def is_run(folder: Path) -> bool:

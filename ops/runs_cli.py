@@ -28,7 +28,7 @@ def runs(
     from ops.runs import compare, curves, find_runs, here, is_run, named, read_run, show_comparison, show_runs
 
     places = {here(folder): folder for folder in folders}
-    found = {folder: named(folder, places) for folder in find_runs(list(places))}
+    found = {folder: named(folder, places) for folder in find_runs(places)}
     if len(places) == 2 and all(map(is_run, places)):
         first, second = places
         comparison = compare(first, second, names=(found[first], found[second]))

@@ -20,8 +20,9 @@ _WIDE = 200
 # Time left is forecast from the speed of the last minute, noted once a second.
 _SPEED_SECONDS = 60.0
 _SPEED_STEP = 1.0
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
-err = Console(stderr=True, soft_wrap=True)
+# What is shown is told as it is: [name] in a path or a title is no markup, :name: no picture.
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE, markup=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
 
 
 def as_json(data: Any) -> None:

@@ -58,7 +58,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _lay_over(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"{override!r}: an override is written key=value, for example fetch.short_side=256")
+        raise ConfigError(
+            f"{override!r}: an override is written key=value, as fetch.profile.crf=18 or schedule.steps=100"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

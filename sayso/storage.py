@@ -24,7 +24,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
-from sayso.errors import CorruptObject, NoSpace
+from sayso.errors import CorruptObject, NoSpace, RootError
 from sayso.patience import PATIENCE, Patience
 from sayso.rows import StoredObject
 
@@ -49,7 +49,7 @@ class Storage:
     """The objects of a root. Cheap to make and to pickle; opens its file system when first used.
 
     Of a remote store, every call may raise StorageError (it failed for as long as `patience` holds) and RootError
-    (it refuses us: the message has the fix).
+    (it refuses us: the message has the fix). RootError too for a URL that no file system is there for.
     """
 
     def __init__(self, url: str, options: dict[str, Any] | None = None, patience: Patience = PATIENCE) -> None:
@@ -57,7 +57,10 @@ class Storage:
         self.options = options or {}
         self.patience = patience
         self._is_s3 = get_protocol(self.url) in ("s3", "s3a")
-        self.fs, self.base = fsspec.url_to_fs(self.url, **self._given())
+        try:
+            self.fs, self.base = fsspec.url_to_fs(self.url, **self._given())
+        except (ImportError, ValueError) as error:  # a scheme nobody knows, or whose library is not installed
+            raise RootError(f"{self.url}: no file system for this URL ({error})") from error
         if self._is_s3:
             self.fs.retries = 1  # botocore and `persist` try again
         self._plain: PlainGets | None = None

@@ -267,7 +267,7 @@ def recipe_names() -> list[str]:
 
 def _find(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
+    if path.suffix in {".yaml", ".yml"} or path.is_file():  # a run's folder may have its recipe's name
         return path
     named = RECIPES / f"{path_or_name}.yaml"
     if not named.exists():

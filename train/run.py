@@ -107,9 +107,9 @@ def refuse_missing_accelerators(recipe: Recipe) -> None:
         return
     there = torch.cuda.device_count()
     if there < recipe.engine.ranks:
+        mend = "set engine.ranks to that, or" if there else "see that its driver answers (nvidia-smi), or set"
         raise ConfigError(
-            f"engine.ranks {recipe.engine.ranks}: this machine has {there} CUDA devices; "
-            "set engine.ranks to that, or engine.device to cpu"
+            f"engine.ranks {recipe.engine.ranks}: this machine has {there} CUDA devices; {mend} engine.device to cpu"
         )
 
 

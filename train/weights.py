@@ -7,6 +7,7 @@ FOLDER/vocabulary.json  words in the order of their ids
 
 import json
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from train.tasks import Model, ModelSettings, make_model
 from train.vocabulary import Vocabulary
 
 FILES = WEIGHTS, CARD, WORDS = "model.pt", "model.json", "vocabulary.json"
+_SAID = 200
+"""Letters of what torch says about weights that do not fit: of large models it lists hundreds of names."""
 
 
 class ModelCard(Settings):
@@ -65,20 +68,29 @@ def load_model(folder: Path) -> Trained:
     for name in FILES:
         if not (folder / name).is_file():
             raise ModelNotFound(f"no model in {folder}: {name} is missing; `sayso train` writes it into a run's folder")
-    try:
-        card = validate(ModelCard, json.loads((folder / CARD).read_text()), source=str(folder / CARD))
-        state = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-        model = make_model(card.model, words=card.words, word_dim=card.word_dim)
-        model.load_state_dict(state)
-    except ConfigError as error:
-        raise InputError(str(error)) from error
-    except (ValueError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{folder / WEIGHTS} is not a model that sayso wrote ({first})") from error
-    vocabulary = Vocabulary.load(folder / WORDS)
+    card, vocabulary = _read_card(folder / CARD), Vocabulary.load(folder / WORDS)
     if len(vocabulary) != card.words:
         raise InputError(
-            f"{folder / WORDS} is of another model: {card.words - 1} words belong to the weights, and it has "
-            f"{len(vocabulary) - 1}; copy model.pt, model.json and vocabulary.json of one checkpoint together"
+            f"{folder / WORDS} has {len(vocabulary)} rows and {CARD} says {card.words}: the files are of two models; "
+            "copy all three from one checkpoint"
         )
+    model = make_model(card.model, words=card.words, word_dim=card.word_dim)
+    try:
+        if not zipfile.is_zipfile(folder / WEIGHTS):  # as torch writes them; its reader of older files trips over junk
+            raise ValueError("it is cut off, or was not written by torch.save")
+        model.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError as error:  # torch then says how to run what the file holds
+        raise InputError(f"{folder / WEIGHTS} is not a model that sayso wrote: it holds more than tensors") from error
+    except (ValueError, TypeError, RuntimeError, EOFError) as error:
+        said = " ".join(str(error).split())[:_SAID]
+        raise InputError(f"{folder / WEIGHTS} is not a model that sayso wrote with this {CARD} ({said})") from error
     return Trained(model.eval(), vocabulary, card)
+
+
+def _read_card(path: Path) -> ModelCard:
+    try:
+        return validate(ModelCard, json.loads(path.read_text()), source=str(path))
+    except ValueError as error:
+        raise InputError(f"{path} is not a model's card ({error}); `sayso train` writes it beside {WEIGHTS}") from error
+    except ConfigError as error:
+        raise InputError(str(error)) from error

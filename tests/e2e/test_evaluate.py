@@ -14,7 +14,9 @@ from ops.cli import app
 from ops.evaluate import evaluate_protocol
 from sayso.root import Root
 from sayso.rows import Media
+from sayso.storage import Storage
 from tests.films import COLOURS, film, random_model
+from train.evaluate.retrieval import evaluate_retrieval
 from train.evaluate.text_to_clip import YouCook2
 
 Command = Callable[..., Any]
@@ -79,9 +81,17 @@ def test_again_finds_the_proxies_and_people_read_the_same(sayso: Command, report
     assert "ties counted as won" in ran.out
 
 
-def test_the_root_alone_gives_the_same_figures(report: Any, given: list[str | Path]) -> None:
-    model, annotations = Path(given[1]), Path(given[3])
-    found = evaluate_protocol(YouCook2, model, annotations, root=report["root"], windows=2)
+def test_the_root_alone_gives_the_same_figures_and_a_model_at_a_url_its_url(
+    report: Any, given: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    elsewhere, annotations = Storage("memory://bucket/model"), Path(given[3])
+    for path in Path(given[1]).iterdir():
+        elsewhere.put_file(path, path.name)
+    found = evaluate_protocol(YouCook2, elsewhere.url, annotations, root=report["root"], windows=2)
+    assert (report["model"], found.model) == (str(given[1]), "memory://bucket/model")
+    own = evaluate_retrieval(elsewhere.url, report["root"], pairs=annotations, windows=2)
+    assert own.model == "memory://bucket/model"
     assert found.metrics == pytest.approx(report["metrics"])
     assert found.missing == dict.fromkeys(["dddddddddd4", "gone5"], "not in the root")
 
@@ -90,5 +100,5 @@ def test_own_pairs_are_measured_in_the_same_root(report: Any, given: list[str | 
     options = ["--checkpoint", str(given[1]), "--root", report["root"], "--pairs", str(given[3])]
     ran = CliRunner().invoke(app, ["evaluate", "retrieval", *options])
     assert ran.exit_code == 0, ran.output
-    assert "4 clips of 3 videos (2 of 5 videos are not in the root)" in ran.stdout
+    assert "retrieval: 4 of 6 clips, 3 of 5 videos" in ran.stdout
     assert "missing (not in the root): 2 videos: dddddddddd4, gone5" in ran.stdout

@@ -14,8 +14,14 @@ from sayso.errors import ConfigError, InputError, ModelNotFound, RootError
 from sayso.root import Root
 from shards.reader import ReaderSettings
 from tests.films import random_model
+from train.evaluate.crosstask import CrossTask
+from train.evaluate.hmdb51 import HMDB51
 from train.evaluate.protocols import PROTOCOLS
 from train.evaluate.text_to_clip import YouCook2
+from train.models.gated import GatedSettings, GatedVideoText
+from train.models.text import TextSettings
+from train.vocabulary import Vocabulary
+from train.weights import ModelCard, Trained, save_model
 
 
 @pytest.fixture
@@ -93,6 +99,28 @@ def test_what_cannot_be_measured_says_what_to_do(clips_csv: Path, tmp_path: Path
     with pytest.raises(ModelNotFound, match="no such folder"):
         evaluate_protocol(YouCook2, nowhere, clips_csv, root=str(nowhere))
     assert not (tmp_path / "empty" / ".sayso").exists()
+
+
+def test_what_a_model_cannot_be_asked_is_said_before_its_videos_are_ingested(tmp_path: Path) -> None:
+    videos, release = tmp_path / "videos", tmp_path / "release"
+    touch(videos, "aaa.mp4")
+    touch(release, "annotations/101_aaa.csv")
+    (release / "tasks_primary.txt").write_text("101\nShow\nhttp://x\n1\nthe red one\n")
+    (release / "videos_val.csv").write_text("101,aaa,http://v\n")
+    with pytest.raises(ConfigError, match="crosstask looks at one window a second"):
+        evaluate_protocol(CrossTask, random_model(tmp_path / "model"), release, videos=videos, windows=4)
+    (tmp_path / "hmdb51.csv").write_text("video_id,label,split1,split2,split3\naaa.avi,run_test,1,1,2\n")
+    with pytest.raises(InputError, match="a gated model has no mixed_5c"):
+        evaluate_protocol(HMDB51, gated_model(tmp_path / "gated"), tmp_path / "hmdb51.csv", videos=videos)
+    assert not (videos / ".sayso").exists()
+
+
+def gated_model(folder: Path) -> Path:
+    settings = GatedSettings(streams={"2d": 4}, embedding=4, text=TextSettings(hidden=4, max_words=4))
+    card = ModelCard(model=settings, clips=ReaderSettings(), words=2, word_dim=3, step=0)
+    folder.mkdir()
+    save_model(folder, Trained(GatedVideoText(settings, words=2, word_dim=3), Vocabulary(["now"], 4), card))
+    return folder
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ops.cli import app
+from ops.plot import draw
 from ops.runs import compare, find_runs, read_run
 from sayso.errors import ConfigError, InputError, SaysoError
 from sayso.storage import Storage
@@ -62,7 +64,7 @@ def sayso(*arguments: object) -> str:
 
 def test_runs_are_found_in_folders_and_summed_up(two: tuple[Path, Path], tmp_path: Path) -> None:
     slow, fast = two
-    assert find_runs([tmp_path]) == find_runs([slow, fast]) == [fast, slow]
+    assert find_runs({tmp_path: "here"}) == find_runs({slow: "slow", fast: "fast"}) == [fast, slow]
     run = read_run(slow)
     assert (run.step, run.total, run.starts, run.code) == (20, 40, 1, "a" * 12)
     assert run.loss == pytest.approx(5 - 0.05 * 15.5)  # the mean over the last ten
@@ -71,6 +73,11 @@ def test_runs_are_found_in_folders_and_summed_up(two: tuple[Path, Path], tmp_pat
     shown = sayso(tmp_path)
     assert re.search(r"fast .*mil_nce.*20/40 .*3\.4500 .*2\.5000 .*105\.0 .*2\.0% .*40\.0%", shown)
     assert [entry["step"] for entry in json.loads(sayso(tmp_path, "--json"))] == [20, 20]
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    make_run(tmp_path / "lr [1e-3] :fire:", lr=1e-3, falls=0.1)
+    assert "lr [1e-3] :fire:" in sayso(tmp_path)
 
 
 def test_two_runs_are_compared(two: tuple[Path, Path]) -> None:
@@ -114,10 +121,21 @@ def test_curves_are_drawn(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert "http" not in page
 
 
+def test_what_is_no_number_leaves_a_gap(tmp_path: Path) -> None:
+    draw({"run": [(1, 4.0), (2, math.nan), (3, math.inf), (4, 2.0)]}, tmp_path / "val.html")
+    page = (tmp_path / "val.html").read_text()
+    assert not re.search(r"\b(nan|inf)\b", page)
+    assert "run" in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         (["EMPTY"], InputError, r"no run in .*EMPTY: a run has recipe\.yaml and metrics\.jsonl"),
+        (["RUNS", "nowhere"], InputError, r"no run in nowhere: a run has"),
+        (["memory://nowhere/runs"], InputError, r"no run in memory://nowhere/runs: a run has"),
+        (["RUNS", "--plot", "nowhere/loss.png"], ConfigError, r"nowhere/loss\.png: cannot be written \(No such file"),
+        (["RUNS", "--plot", "nowhere/loss.html"], ConfigError, r"nowhere/loss\.html: cannot be written"),
         (["RUNS", "--plot", "loss.jpg"], ConfigError, r"loss\.jpg: a plot is a \.png or an \.html file"),
         (["RUNS", "--plot", "x.png", "--figure", "lss"], ConfigError, r"nothing to plot: no run .*'lss'"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sayso.errors import CorruptObject
+from sayso.errors import CorruptObject, RootError
 from sayso.rows import StoredObject
 from sayso.storage import PARTIAL, Storage
 
@@ -83,3 +83,15 @@ def test_storage_travels_to_workers(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     storage.put_bytes(b"x", "a")
     assert pickle.loads(pickle.dumps(storage)).read("a") == b"x"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("s4://bucket/root", "s4://bucket/root: no file system for this URL .*s4"),
+        ("gs://bucket/root", "gs://bucket/root: .* install gcsfs"),
+    ],
+)
+def test_a_url_without_a_file_system_is_named(url: str, message: str) -> None:
+    with pytest.raises(RootError, match=message):
+        Storage(url)

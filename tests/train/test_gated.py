@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sayso.errors import ConfigError, InputError
 from sayso.root import Root
+from sayso.rows import Media
 from tests.films import random_model
 from tests.train.conftest import SCENES, THINGS, things_of
 from train.evaluate.crosstask import CrossTask
@@ -171,9 +172,16 @@ def test_a_training_learns_to_find_what_is_said(trained: TrainResult, features_r
     assert in_export.candidates == len(THINGS)
     assert in_export.r1 > 6 * in_export.chance.r1
     rows = [f"f{n},{3 * scene},{3 * scene + 2},{thing}" for n in range(9) for scene, thing in enumerate(things_of(n))]
-    (tmp_path / "pairs.csv").write_text("\n".join(["video_id,start,end,text", *rows, "gone,0,1,egg"]))
-    in_root = evaluate_retrieval(Path(trained.folder), features_root.url, pairs=tmp_path / "pairs.csv")
-    assert (in_root.candidates, in_root.missing) == (9 * SCENES, ["gone"])
+    rows += ["gone,0,1,egg", "bare,0,1,egg", "f0,99,100,egg"]
+    (tmp_path / "pairs.csv").write_text("\n".join(["video_id,start,end,text", *rows]))
+    shutil.copytree(features_root.url, tmp_path / "root")
+    root = Root(str(tmp_path / "root")).open()
+    bare = next(root.table(Media).rows()).model_copy(update={"video_id": "demo:bare"})
+    root.table(Media).append([{**bare.model_dump(), "made_by": "test", "made_from": "test"}])
+    in_root = evaluate_retrieval(Path(trained.folder), root.url, pairs=tmp_path / "pairs.csv")
+    assert (in_root.candidates, in_root.of) == (9 * SCENES, 9 * SCENES + 3)
+    lacking = f"no features 2d, 3d; run `sayso features --root {root.url}`"
+    assert in_root.missing == {"gone": "not in the root", "bare": lacking}
     assert in_root.r5 > 4 * in_root.chance.r5
 
 
@@ -234,7 +242,7 @@ def test_features_are_not_looked_for_in_an_export_of_clips(recipe: Path, small_r
 
 def measure(protocol: Protocol, embedder: Embedder, root: Root) -> Report:
     videos = videos_in_root(protocol.video_ids(), root)
-    return evaluate(protocol, embedder, videos, annotations=Path("annotations"), model=Path("model"))
+    return evaluate(protocol, embedder, videos, annotations=Path("annotations"), model="model")
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +264,7 @@ def test_a_clip_is_what_lies_in_its_window(embedder: Embedder, features_root: Ro
         expected = embedder.trained.model.embed(torch.cat(parts)[None])
         torch.testing.assert_close(seen[pair], expected)
     assert (found.used, found.of) == (3, 3)
+    assert found.windows == 1, "a clip is seen at once"
 
 
 def test_steps_are_found_in_features(embedder: Embedder, features_root: Root, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
 
 def measure(protocol: Protocol, embedder: Embedder, root: Root, windows: int | None = None) -> Report:
     videos = videos_in_root(protocol.video_ids(), root)
-    return evaluate(protocol, embedder, videos, windows=windows, annotations=Path("annotations"), model=Path("model"))
+    return evaluate(protocol, embedder, videos, windows=windows, annotations=Path("annotations"), model="model")
 
 
 def written(path: Path, *lines: str) -> Path:
@@ -71,6 +71,13 @@ def test_the_published_files_read_with_the_counts_of_the_papers() -> None:
         (YouCook2, ["end,start,task,text,video_id", "9,x,1,cut,a"], "line 2: start 'x' and end '9' must be seconds"),
         (MSRVTT, ["key,vid_key,video_id,sentence", "r,m,v1,one", "r,m,v1,two"], "line 3: v1 again; .* one sentence"),
         (MSRVTT, ["key,vid_key,video_id,sentence", "r,m,v1,"], "line 2: no sentence"),
+        (MSRVTT, ["key,vid_key,video_id,sentence", "r,m,v1,  "], "line 2: no sentence"),
+        (
+            MSRVTT,
+            ["key,vid_key,video_id,sentence", "r,m,v1,cut, then stir"],
+            "line 2: more values than columns; .*quot",
+        ),
+        (YouCook2, ["end,start,task,text,video_id", *["9,1,1,cut,a"] * 2], "line 3: the same clip and text again"),
         (HMDB51, ["video_id,label,split1,split2,split3", "a.avi,run_test,1,2,3"], "line 2: splits 1, 2, 3; each must"),
         (HMDB51, ["video_id,label,split1,split2,split3"], "no rows in it"),
         (HMDB51, ["video_id,label,split1,split2,split3", *["a.avi,run_test,1,2,0"] * 2], "a.avi again"),
@@ -218,12 +225,22 @@ def test_windows_are_training_rows_and_their_decision_values_are_summed(actions:
     assert (found.train, found.test) == (8 * len(actions), 4 * len(actions))
 
 
-def test_a_split_that_cannot_be_tested_is_refused() -> None:
+class Blind(Embedder):
+    """A model that must not be asked."""
+
+    def windows(self, windows: object, output: str = "embedding") -> torch.Tensor:
+        raise AssertionError
+
+
+def test_a_split_that_cannot_be_tested_is_refused(embedder: Embedder, small_root: Root) -> None:
     videos, features = some_videos(["run", "jump"], seed=0)
     with pytest.raises(InputError, match="split2: 0 training videos of 0 actions and 0 test videos are there"):
         classify(videos, features, 1)
     with pytest.raises(InputError, match=r"split3: .* and 0 test videos"):
         classify(videos, features, 2)
+    few = HMDB51([Labelled(name, name, ("1", "1", "2")) for name in ("red0", "blue0")])
+    with pytest.raises(InputError, match=r"split1: .* and 0 test videos"):
+        measure(few, Blind(embedder.trained, "cpu"), small_root)
 
 
 def test_colours_are_told_apart_by_a_tower_that_was_never_trained(
@@ -272,6 +289,10 @@ def test_the_release_reads(tmp_path: Path) -> None:
         Annotated("b_c", "202", ((2, 0, 1),)),
     ]
     assert CrossTask.read(tmp_path / "videos.csv").video_ids() == ["a"]
+    written(tmp_path / "videos.csv", *["101,a,http://v"] * 2)
+    assert CrossTask.read(tmp_path / "videos.csv").video_ids() == ["a"], "twice would count twice"
+    with pytest.raises(InputError, match="nowhere: not there; give the folder crosstask_release"):
+        CrossTask.read(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

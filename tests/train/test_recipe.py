@@ -10,6 +10,7 @@ from train.models.video_text import VideoTextSettings
 from train.objectives.mil_nce import MILNCESettings
 from train.objectives.ranking import RankingSettings
 from train.recipe import load_recipe, recipe_names
+from train.run import refuse_missing_accelerators
 from train.schedule import ScheduleName, rate_factor
 
 WHERE = ["data.root=/data", "data.export=clips", "output.folder=/runs/one"]
@@ -47,11 +48,23 @@ def test_the_published_settings() -> None:
 def test_the_settings_of_the_training_release() -> None:
     recipe = load_recipe("mil_nce_release_8gpu", WHERE)
     assert (recipe.data.batch, recipe.engine.ranks, recipe.schedule.epochs) == (512, 8, 300)
+    assert recipe.engine.device == "cuda", "a machine whose driver does not answer would go on with 8 ranks on its CPU"
     assert isinstance(recipe.model, VideoTextSettings)
     assert (recipe.model.video.stem, recipe.objective) == ("plain", MILNCESettings(denominator="release"))
     clips = recipe.data.clips
     assert (clips.frames, clips.fps, clips.size, clips.scaled_short_side, clips.candidates) == (16, 5, 224, 256, 4)
     assert rate_factor(9_999, warmup=recipe.schedule.warmup_steps, total=700_000) == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "mend"), [(0, r"see that its driver answers \(nvidia-smi\)"), (2, r"set engine\.ranks to that")]
+)
+def test_fewer_devices_than_ranks_are_refused_with_what_helps(
+    there: int, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    with pytest.raises(ConfigError, match=rf"engine\.ranks 8: this machine has {there} CUDA devices; {mend}, or"):
+        refuse_missing_accelerators(load_recipe("mil_nce_release_8gpu", WHERE))
 
 
 def test_the_settings_of_the_ranking() -> None:
@@ -141,6 +154,12 @@ def test_what_has_no_default_must_be_given() -> None:
 def test_one_export_or_a_mix_must_be_given(given: list[str]) -> None:
     with pytest.raises(ConfigError, match="give either export or mix"):
         load_recipe("mil_nce_paper", [WHERE[0], *given, WHERE[2]])
+
+
+def test_a_run_in_a_folder_of_its_recipes_name_hides_no_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mil_nce_demo").mkdir()
+    assert load_recipe("mil_nce_demo", WHERE).data.batch == 64
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

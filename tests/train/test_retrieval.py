@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -5,6 +7,7 @@ import torch
 
 from sayso.errors import ConfigError, CorruptObject, InputError, ModelNotFound, WorkFailed
 from sayso.root import Root
+from sayso.storage import Storage
 from train.evaluate.clips import window_starts
 from train.evaluate.metrics import chance, ranks, retrieval_metrics
 from train.evaluate.pairs import Pair, read_pairs
@@ -119,7 +122,7 @@ def test_retrieval_over_the_videos_of_a_csv_that_are_there(
     assert found.chance.r1 == 25
     assert found.r1 > 50, "the model was trained to tell four colours apart"
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert found.missing == ["elsewhere"]
+    assert (found.of, found.missing) == (6, {"elsewhere": "not in the root"})
     assert found.to_json()["chance"]["median_rank"] == 2.5
     assert found.step == 60
 
@@ -131,6 +134,21 @@ def test_retrieval_over_a_split_of_an_export(straight: TrainResult, small_root: 
     assert 1 <= colours <= found.videos.found
     again = evaluate_retrieval(Path(straight.model), small_root.url, export="clips", windows=1)
     assert again == found
+
+
+def test_a_model_is_evaluated_where_its_trainings_decoder_and_cache_are_not(
+    straight: TrainResult, small_root: Root, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(straight.model, model)
+    card = json.loads((model / "model.json").read_text())
+    card["clips"] |= {"decoder": "torchcodec", "cache_folder": "/proc/nowhere"}
+    (model / "model.json").write_text(json.dumps(card))
+    place = f"memory://{tmp_path.name}"
+    for key in Storage(small_root.url).list(""):
+        Storage(place).put_bytes(small_root.storage.read(key), key)
+    found = evaluate_retrieval(model, place, export="clips", windows=1)
+    assert found.r5 == evaluate_retrieval(Path(straight.model), small_root.url, export="clips", windows=1).r5
 
 
 def test_wrong_calls_say_what_to_do(straight: TrainResult, small_root: Root, tmp_path: Path) -> None:
@@ -151,3 +169,10 @@ def test_a_broken_proxy_is_named(straight: TrainResult, tmp_path: Path, own_root
     pairs = csv_of(tmp_path / "pairs.csv", "video_id,start,end,text\nred0,0,5,red\nblue0,0,5,blue\n")
     with pytest.raises(CorruptObject, match=r"media/demo_red0/proxy\.mp4: .*run `sayso verify`"):
         evaluate_retrieval(Path(straight.folder), own_root.url, pairs=pairs)
+
+
+def test_no_figures_rest_on_an_export_with_a_broken_clip(straight: TrainResult, own_root: Root) -> None:
+    (tar,) = Path(own_root.url).glob("shards/clips/test-*.tar")
+    tar.write_bytes(tar.read_bytes().replace(b"moov", b"xxxx", 1))
+    with pytest.raises(CorruptObject, match=r"shards/clips: 1 broken samples; run `sayso verify`"):
+        evaluate_retrieval(Path(straight.model), own_root.url, export="clips", windows=1)

@@ -10,7 +10,8 @@ from sayso.errors import InputError
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield ("FILE, line N", row) for each row of a CSV file that has these columns, in any order and beside others.
 
-    Raises InputError for what is no such file, for a row that lacks a value, and for a file without rows.
+    Raises InputError for what is no such file, for a row that lacks a value or has too many, and for a file without
+    rows.
     """
     empty = True
     try:
@@ -22,8 +23,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str
             for row in reader:
                 empty = False
                 where = f"{path}, line {reader.line_num}"
+                # What is too much stands under None: a comma in a text would cut it off or shift what follows.
+                if any(row.get(None) or ()):
+                    raise InputError(f"{where}: more values than columns; a text with commas needs double quotes")
                 for column in columns:
-                    if not row[column]:
+                    if not (row[column] or "").strip():
                         raise InputError(f"{where}: no {column}")
                 yield where, {column: row[column] for column in columns}
     except (OSError, UnicodeDecodeError, csv.Error) as error:

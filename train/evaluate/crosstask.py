@@ -90,6 +90,8 @@ class CrossTask(Protocol):
     @classmethod
     def read(cls, annotations: Path) -> Self:
         """Read the folder, or a list of videos (as videos.csv) in it."""
+        if not annotations.exists():
+            raise InputError(f"{annotations}: not there; give the folder crosstask_release, or a list of videos in it")
         folder, listed = (
             (annotations, annotations / VIDEOS) if annotations.is_dir() else (annotations.parent, annotations)
         )
@@ -107,10 +109,14 @@ class CrossTask(Protocol):
         """The annotated videos of the primary tasks."""
         return [video.video_id for video in self.annotated]
 
-    def measure(self, videos: Videos, embedder: Embedder, windows: int, progress: Progress) -> Measured:
-        """Recall a task and its mean. ConfigError for more than the one window that a second has."""
-        if windows != self.windows:
+    def looks(self, windows: int | None) -> int:
+        """One a second. ConfigError for more."""
+        if windows not in (None, self.windows):
             raise ConfigError("crosstask looks at one window a second; leave --windows out")
+        return self.windows
+
+    def measure(self, videos: Videos, embedder: Embedder, windows: int, progress: Progress) -> Measured:
+        """Recall a task and its mean."""
         there = [video for video in self.annotated if video.video_id in videos.there]
         sight = sight_of(embedder)
         texts = {task.task_id: embedder.texts(task.steps) for task in self.tasks.values()}
@@ -194,14 +200,14 @@ def read_tasks(path: Path) -> dict[str, Task]:
 
 
 def _read_list(path: Path) -> list[tuple[str, str]]:
-    """(task, video) of each line."""
-    found = []
+    """(task, video) of each line, once each."""
+    found: dict[tuple[str, str], None] = {}
     for number, line in enumerate(read_lines(path), start=1):
         fields = line.strip().split(",", 2)
         if len(fields) < 2 or not all(fields[:2]):
             raise InputError(f"{path}, line {number}: task,video,URL is needed, not {line!r}")
-        found.append((fields[0], fields[1]))
-    return found
+        found[fields[0], fields[1]] = None
+    return list(found)
 
 
 def _file(folder: Path, task_id: str, video_id: str) -> Path:

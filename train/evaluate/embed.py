@@ -1,4 +1,7 @@
-"""What a trained model makes of windows of video, of features and of sentences."""
+"""What a trained model makes of windows of video, of features and of sentences.
+
+Every call raises WorkFailed where the model gives what is no number.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -8,6 +11,7 @@ from torch import Tensor
 
 from shards.reader import ReaderSettings
 from train.data import frames_to_device
+from train.evaluate.metrics import check_finite
 from train.weights import Trained
 
 TEXTS_AT_ONCE = ROWS_AT_ONCE = 1024
@@ -39,7 +43,7 @@ class Embedder:
     @torch.inference_mode()
     def _look(self, windows: Tensor, output: str) -> Tensor:
         outputs: dict[str, Tensor] = self._model.video(frames_to_device(windows, self.device))
-        return self._compared(outputs[output]) if output == EMBEDDING else outputs[output].float().cpu()
+        return self._compared(outputs[output]) if output == EMBEDDING else _numbers(outputs[output])
 
     @torch.inference_mode()
     def features(self, rows: Tensor) -> Tensor:
@@ -55,8 +59,15 @@ class Embedder:
 
     def _compared(self, embeddings: Tensor) -> Tensor:
         """Embeddings as the objective compared them."""
-        found = embeddings.float().cpu()
+        found = _numbers(embeddings)
         return F.normalize(found, dim=1) if self.trained.card.normalised else found
+
+
+def _numbers(outputs: Tensor) -> Tensor:
+    """What a tower gives, fp32 on the CPU. WorkFailed where it is no number."""
+    found = outputs.float().cpu()
+    check_finite(found)
+    return found
 
 
 def _batches(windows: Iterable[Tensor]) -> Iterator[list[Tensor]]:

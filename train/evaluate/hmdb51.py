@@ -31,6 +31,8 @@ TRAIN, TEST = "1", "2"
 C = 100.0
 _MOST_ITERATIONS = 10_000
 Features = npt.NDArray[np.float32]
+Actions = npt.NDArray[np.str_]
+Chosen = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class HMDB51(Protocol):
     def measure(self, videos: Videos, embedder: Embedder, windows: int, progress: Progress) -> Measured:
         """Accuracy of the three splits, trained and tested on the videos that are there."""
         there = [video for video in self.labelled if video.video_id in videos.there]
+        for split in range(len(SPLITS)):  # before the videos are looked at, which may take hours
+            parts_of(there, split)
         features = _features(there, videos, embedder, windows, progress)
         results = [classify(there, features, split) for split in range(len(SPLITS))]
         parts = {
@@ -113,8 +117,8 @@ def _features(
     return found
 
 
-def classify(videos: Sequence[Labelled], features: Features, split: int) -> SplitResult:
-    """Train on a split's training videos, test on its test videos; features (videos, windows, D) in their order.
+def parts_of(videos: Sequence[Labelled], split: int) -> tuple[Actions, Chosen, Chosen]:
+    """Each video's action, whether it is trained on in a split, and whether it is tested on.
 
     InputError where there is nothing to test, or fewer than two actions to tell apart.
     """
@@ -126,6 +130,15 @@ def classify(videos: Sequence[Labelled], features: Features, split: int) -> Spli
             f"{SPLITS[split]}: {train.sum()} training videos of {len(set(actions[train]))} actions and {test.sum()} "
             "test videos are there; two actions and a test video are needed"
         )
+    return actions, train, test
+
+
+def classify(videos: Sequence[Labelled], features: Features, split: int) -> SplitResult:
+    """Train on a split's training videos, test on its test videos; features (videos, windows, D) in their order.
+
+    InputError where the split cannot be tested.
+    """
+    actions, train, test = parts_of(videos, split)
     windows = features.shape[1]
     svm, converged = _fit(features[train].reshape(-1, features.shape[2]), actions[train].repeat(windows))
     values = svm.decision_function(features[test].reshape(-1, features.shape[2]))
@@ -136,7 +149,7 @@ def classify(videos: Sequence[Labelled], features: Features, split: int) -> Spli
     return SplitResult(100 * float(right.mean()), int(train.sum()), int(test.sum()), converged)
 
 
-def _fit(rows: Features, actions: npt.NDArray[np.str_]) -> tuple[Any, bool]:
+def _fit(rows: Features, actions: Actions) -> tuple[Any, bool]:
     """The fitted SVM, and whether it had converged."""
     import warnings
 

@@ -29,10 +29,15 @@ class RetrievalMetrics(BaseModel):
     median_rank: float
 
 
+def check_finite(values: Tensor) -> None:
+    """WorkFailed where a model gives what is no number: nothing is above it, so it would pass for the best."""
+    if not values.isfinite().all():
+        raise WorkFailed("the model gives embeddings that are not numbers; its training has diverged")
+
+
 def ranks(scores: Tensor, ties: Ties = "half") -> Tensor:
     """scores (N queries, N candidates), the right candidate of query i in column i -> float ranks (N,), from 1."""
-    if not scores.isfinite().all():
-        raise WorkFailed("the model gives embeddings that are not numbers; its training has diverged")
+    check_finite(scores)
     right = scores.diagonal()[:, None]
     higher = (scores > right).sum(dim=1)
     same = (scores == right).sum(dim=1) - 1

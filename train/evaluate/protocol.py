@@ -53,6 +53,10 @@ class Protocol(ABC):
     def video_ids(self) -> list[str]:
         """The videos it asks for, as the annotations name them."""
 
+    def looks(self, windows: int | None) -> int:
+        """How many windows of a clip are looked at, given what was asked for. ConfigError where that cannot be."""
+        return windows or self.windows
+
     @abstractmethod
     def measure(self, videos: Videos, embedder: Embedder, windows: int, progress: Progress) -> Measured:
         """Look at what is there and compute the figures. InputError where that is too little for any."""
@@ -94,17 +98,19 @@ def evaluate(
     *,
     windows: int | None = None,
     annotations: Path,
-    model: Path,
+    model: str,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Measure a model by a protocol on the videos that are there.
 
-    Raises InputError where none is there or the proxies are not fit for the model, CorruptObject for broken ones.
+    Raises InputError where none is there or the proxies are not fit for the model, CorruptObject for broken ones,
+    WorkFailed for a model whose embeddings are no numbers.
     """
-    videos = sight_of(embedder, output=protocol.output).fit(videos)
+    sight = sight_of(embedder, output=protocol.output)
+    windows = sight.looks(protocol.looks(windows))
+    videos = sight.fit(videos)
     if not videos.there:
         raise InputError(f"{annotations}: none of its {videos.found.of} videos is there ({videos.why_not})")
-    windows = windows or protocol.windows
     found = protocol.measure(videos, embedder, windows, progress)
     return Report(
         protocol=protocol.name,
@@ -120,6 +126,6 @@ def evaluate(
         windows=windows,
         annotations=str(annotations),
         root=videos.root.url,
-        model=str(model),
+        model=model,
         step=embedder.trained.card.step,
     )

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sayso.errors import ConfigError, InputError
+from sayso.caches import is_url
+from sayso.errors import ConfigError, CorruptObject, InputError
 from sayso.root import Root
-from shards.reader import ClipReader
+from shards.reader import ClipReader, ReaderSettings
 from train.evaluate.clips import usable
 from train.evaluate.embed import Embedder
 from train.evaluate.metrics import RetrievalMetrics, chance, retrieval_metrics
@@ -28,12 +29,14 @@ class RetrievalResult(RetrievalMetrics):
     """R@K in %, median rank, what guessing gives, and what they rest on."""
 
     candidates: int
+    of: int
+    """Clips that were asked about; others have no video here, or begin behind its end."""
     optimistic: RetrievalMetrics
     """The same with ties counted as won."""
     chance: RetrievalMetrics
     videos: Found
-    missing: list[str]
-    """Videos that were asked for and are not there."""
+    missing: dict[str, str]
+    """Videos that were asked for and are not there, and why."""
     windows: int
     model: str
     step: int
@@ -70,29 +73,33 @@ def evaluate_retrieval(
     if pairs is not None:
         asked = read_pairs(pairs)
         there = sight.fit(videos_in_root((pair.video_id for pair in asked), opened))
-        videos, missing = there.found, list(there.missing)
+        videos, missing, number = there.found, dict(there.missing), len(asked)
         kept = usable(asked, there)
         if not kept:
             raise InputError(f"{pairs}: none of its {videos.of} videos are in {root} ({there.why_not})")
         seen = seen_in_root(kept, there, sight, windows=windows)
         found, video = embed_clips(counted(seen, len(kept), progress))
     else:
-        every_clip = embedder.clips.model_copy(update={"per_video": False})
+        # How clips were brought and decoded where the model was trained (its cache, its decoder) is not asked here.
+        every_clip = ReaderSettings(per_video=False)
         reader = ClipReader(f"{opened.url}/shards/{export}", split=split, settings=every_clip, seed=0)
         seen = seen_in_export(reader, sight, windows=windows, progress=progress)
         found, video = first_of_each_text(*embed_clips(seen))
-        number = len({pair.video_id for pair in found})
-        videos, missing = Found(found=number, of=number), []
+        if reader.broken:  # in training another sample takes a broken one's place; here it would take its text away
+            raise CorruptObject(f"{opened.url}/shards/{export}: {reader.broken} broken samples; run `sayso verify`")
+        of_videos = len({pair.video_id for pair in found})
+        videos, missing, number = Found(found=of_videos, of=of_videos), {}, len(found)
     scores = embedder.texts([pair.text for pair in found]) @ video.T
     return RetrievalResult(
         **retrieval_metrics(scores).model_dump(),
         candidates=len(found),
+        of=number,
         optimistic=retrieval_metrics(scores, ties="won"),
         chance=chance(len(found)),
         videos=videos,
         missing=missing,
-        windows=windows,
-        model=str(folder),
+        windows=sight.looks(windows),
+        model=str(checkpoint if is_url(checkpoint) else folder),
         step=embedder.trained.card.step,
     )
 

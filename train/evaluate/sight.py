@@ -47,6 +47,10 @@ class Sight(ABC):
         InputError where what is there is of another kind than the model was trained on.
         """
 
+    def looks(self, windows: int) -> int:
+        """How many stretches a clip is seen through where `windows` are asked for."""
+        return windows
+
     @abstractmethod
     def stretches(self, start: float, end: float, *, windows: int) -> list[Span]:
         """What of a clip [start, end) is looked at."""
@@ -131,6 +135,10 @@ class FeatureSight(Sight):
                     f"the features {stream.name} of {row.video_id} have {stream.dim} numbers ({stream.model}) and the "
                     f"model takes {wanted}; they must be those that it was trained on"
                 )
+
+    def looks(self, windows: int) -> int:
+        """One, whatever is asked for."""
+        return 1
 
     def stretches(self, start: float, end: float, *, windows: int) -> list[Span]:
         """The clip itself, whatever the number of windows."""
