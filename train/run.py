@@ -78,7 +78,13 @@ def _vocabulary(recipe: Recipe) -> Vocabulary:
     if text.vectors is not None:
         words, _ = load_vectors(text.vectors)
         return Vocabulary(words, text.max_words)
-    return Vocabulary.from_texts(narrations(recipe.data), max_words=text.max_words, min_count=text.min_count)
+    vocabulary = Vocabulary.from_texts(narrations(recipe.data), max_words=text.max_words, min_count=text.min_count)
+    if not vocabulary.words:
+        raise ConfigError(
+            f"no word occurs {text.min_count} times (model.text.min_count) in the narrations of the data; lower it, "
+            "or give model.text.vectors"
+        )
+    return vocabulary
 
 
 def _refuse_another_run(recipe: Recipe) -> None:
