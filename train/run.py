@@ -11,6 +11,7 @@ FOLDER/checkpoints/     train/checkpoint.py
 import json
 import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from train.weights import WORDS
 
 RECIPE, METRICS, CHECKPOINTS, POINTER = "recipe.yaml", "metrics.jsonl", "checkpoints", "latest.json"
 TENSORBOARD = "tensorboard"
+HEARD = 100  # narrations in which some word must have a vector
 # What a run may change between two starts; anything else would make it another run.
 MAY_CHANGE = re.compile(
     r"data\.(mix\.\d+\.)?root$|data\.workers$|data\.clips\.(prefetch|cache_)|(schedule|engine|evaluation|output)\."
@@ -77,7 +79,13 @@ def _vocabulary(recipe: Recipe) -> Vocabulary:
     text = recipe.model.text
     if text.vectors is not None:
         words, _ = load_vectors(text.vectors)
-        return Vocabulary(words, text.max_words)
+        vocabulary = Vocabulary(words, text.max_words)
+        if not vocabulary.encode(list(islice(narrations(recipe.data), HEARD))).any():
+            raise ConfigError(
+                f"none of {HEARD} narrations has a word of {text.vectors}: its words must be lower-case, and of the "
+                "narrations' language; give other vectors"
+            )
+        return vocabulary
     vocabulary = Vocabulary.from_texts(narrations(recipe.data), max_words=text.max_words, min_count=text.min_count)
     if not vocabulary.words:
         raise ConfigError(

@@ -128,6 +128,16 @@ def test_a_run_without_a_word_is_refused(small_recipe: Path, tmp_path: Path) -> 
         prepare(load_recipe(small_recipe, ["model.text.min_count=9999", f"output.folder={tmp_path / 'run'}"]))
 
 
+def test_vectors_of_other_words_than_are_said_are_refused(small_recipe: Path, tmp_path: Path) -> None:
+    vectors, where = tmp_path / "vectors.txt", f"output.folder={tmp_path / 'run'}"
+    recipe = load_recipe(small_recipe, [f"model.text.vectors={vectors}", where])
+    vectors.write_text("RED 1 2\nSUPPE 3 4\n")
+    with pytest.raises(ConfigError, match=r"none of 100 narrations has a word of .*vectors\.txt: .*lower-case"):
+        prepare(recipe)
+    vectors.write_text("RED 1 2\nred 3 4\n")
+    assert prepare(recipe).total == 60
+
+
 def test_each_narration_counts_once_in_the_vocabulary(small_recipe: Path) -> None:
     settings = data_settings(small_recipe)
     texts = list(narrations(settings))
