@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from train.weights import WORDS
 
 RECIPE, METRICS, CHECKPOINTS, POINTER = "recipe.yaml", "metrics.jsonl", "checkpoints", "latest.json"
 TENSORBOARD = "tensorboard"
+HEARD = 100  # narrations in which some word must have a vector
 # What a run may change between two starts; anything else would make it another run.
 MAY_CHANGE = re.compile(
     r"data\.(mix\.\d+\.)?root$|data\.workers$|data\.clips\.(prefetch|cache_)|(schedule|engine|evaluation|output)\."
@@ -82,8 +84,20 @@ def _vocabulary(recipe: Recipe) -> Vocabulary:
     text = recipe.model.text
     if text.vectors is not None:
         words, _ = load_vectors(text.vectors)
-        return Vocabulary(words, text.max_words)
-    return Vocabulary.from_texts(narrations(recipe.data), max_words=text.max_words, min_count=text.min_count)
+        vocabulary = Vocabulary(words, text.max_words)
+        if not vocabulary.encode(list(islice(narrations(recipe.data), HEARD))).any():
+            raise ConfigError(
+                f"none of {HEARD} narrations has a word of {text.vectors}: its words must be lower-case, and of the "
+                "narrations' language; give other vectors"
+            )
+        return vocabulary
+    vocabulary = Vocabulary.from_texts(narrations(recipe.data), max_words=text.max_words, min_count=text.min_count)
+    if not vocabulary.words:
+        raise ConfigError(
+            f"no word occurs {text.min_count} times (model.text.min_count) in the narrations of the data; lower it, "
+            "or give model.text.vectors"
+        )
+    return vocabulary
 
 
 def _refuse_another_run(recipe: Recipe) -> None:

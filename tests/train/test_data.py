@@ -13,6 +13,7 @@ from shards.clips import Clip
 from shards.reader import ClipReader
 from train.data import Batch, Batches, ahead, frames_to_device, narrations, open_reader, to_device
 from train.recipe import DataSettings, load_recipe
+from train.run import prepare
 from train.vocabulary import Vocabulary
 
 
@@ -120,6 +121,21 @@ def test_a_batch_of_features_has_no_frames(features_root: Root) -> None:
         "videos": (4,),
     }
     assert to_device(batch, torch.device("cpu")).keys() == batch.keys()
+
+
+def test_a_run_without_a_word_is_refused(small_recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no word occurs 9999 times \(model\.text\.min_count\)"):
+        prepare(load_recipe(small_recipe, ["model.text.min_count=9999", f"output.folder={tmp_path / 'run'}"]))
+
+
+def test_vectors_of_other_words_than_are_said_are_refused(small_recipe: Path, tmp_path: Path) -> None:
+    vectors, where = tmp_path / "vectors.txt", f"output.folder={tmp_path / 'run'}"
+    recipe = load_recipe(small_recipe, [f"model.text.vectors={vectors}", where])
+    vectors.write_text("RED 1 2\nSUPPE 3 4\n")
+    with pytest.raises(ConfigError, match=r"none of 100 narrations has a word of .*vectors\.txt: .*lower-case"):
+        prepare(recipe)
+    vectors.write_text("RED 1 2\nred 3 4\n")
+    assert prepare(recipe).total == 60
 
 
 def test_each_narration_counts_once_in_the_vocabulary(small_recipe: Path) -> None:

@@ -30,14 +30,13 @@ from train.evaluate.text_to_clip import YouCook2
 from train.evaluate.videos import videos_in_root
 from train.launch import TrainResult, launch
 from train.metrics import read_metrics
-from train.models.gated import GatedSettings, GatedUnit, GatedVideoText, load_howto100m_ranking
-from train.models.text import TextSettings
+from train.models.gated import GatedSettings, GatedTextSettings, GatedUnit, GatedVideoText, load_howto100m_ranking
 from train.objectives.ranking import Ranking, RankingSettings, ranking
 from train.run import Latest, latest, point_to
 from train.tasks import Task
 from train.weights import load_model
 
-SETTINGS = GatedSettings(streams={"2d": 4, "3d": 2}, embedding=5, text=TextSettings(hidden=7))
+SETTINGS = GatedSettings(streams={"2d": 4, "3d": 2}, embedding=5, text=GatedTextSettings(hidden=7))
 
 
 def small_model() -> GatedVideoText:

@@ -5,7 +5,7 @@ import pytest
 
 from sayso.errors import ConfigError
 from shards.mix import Source
-from train.models.gated import GatedSettings
+from train.models.gated import GatedSettings, GatedTextSettings
 from train.models.video_text import VideoTextSettings
 from train.objectives.mil_nce import MILNCESettings
 from train.objectives.ranking import RankingSettings
@@ -87,6 +87,10 @@ def test_objective_and_model_are_chosen_by_their_names() -> None:
     gated = load_recipe("mil_nce_demo", [*WHERE, "model={name: gated, streams: {2d: 6}, embedding: 4}"])
     assert isinstance(gated.model, GatedSettings)
     assert gated.model.features == 6
+    assert gated.model.text.hidden == 4096
+    with_words = load_recipe("mil_nce_demo", [*WHERE, "model={name: gated}", "model.text.vectors=/words.npz"])
+    assert with_words.model == GatedSettings(text=GatedTextSettings(vectors=Path("/words.npz")))
+    assert with_words.model.text.hidden == 4096  # another key of the text tower leaves it
 
 
 def test_a_recipe_saved_is_the_same_recipe(tmp_path: Path) -> None:

@@ -22,6 +22,12 @@ from train.models.released import copy_strictly
 from train.models.text import TextSettings, WordVectors, max_over_words
 
 
+class GatedTextSettings(TextSettings):
+    """The same, as wide as the authors' training command has it."""
+
+    hidden: int = Field(4096, ge=1, description="channels a word has before the maximum")
+
+
 class GatedSettings(Settings):
     """The shape of the two towers; the defaults are those of the authors' training command."""
 
@@ -30,7 +36,7 @@ class GatedSettings(Settings):
         {"2d": 2048, "3d": 2048}, min_length=1, description="the streams of features a clip has, and the sizes of them"
     )
     embedding: int = Field(4096, ge=1, description="size of the joint embedding")
-    text: TextSettings = Field(TextSettings(hidden=4096), description="the text tower")
+    text: GatedTextSettings = Field(GatedTextSettings(), description="the text tower")
 
     @property
     def features(self) -> int:
