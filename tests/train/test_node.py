@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 import train.node
-from train.node import Node
+from sayso.errors import ConfigError
+from train.node import Node, devices
 from train.recipe import load_recipe
 
 SOON = 120.0
@@ -53,6 +54,20 @@ def test_ranks_that_wait_for_one_that_is_gone_are_ended_soon(
         node.ask_to_leave()  # nobody is there to be asked
     finally:
         node.end()
+
+
+def test_ranks_get_the_devices_that_were_lent_and_no_others(
+    small_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(small_recipe, ["engine.device=cuda"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices(recipe) == (0, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 3,1")
+    assert devices(recipe) == (5, 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937,GPU-d72c1d46")
+    with pytest.raises(ConfigError, match=r"CUDA_VISIBLE_DEVICES=GPU-8932f937,GPU-d72c1d46: .*nvidia-smi -L"):
+        devices(recipe)
+    assert devices(load_recipe(small_recipe)) == (0, 1)  # on the CPU
 
 
 if __name__ == "__main__":
