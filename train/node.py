@@ -90,6 +90,7 @@ class Node:
 
     def start(self, machines: Sequence[Facts], number: int) -> None:
         """Start the ranks of machine `number` of these, which is this one."""
+        self._ranks = []
         with tempfile.TemporaryFile() as hosts:  # nameless, so that nothing of it stays whatever happens
             hosts.write(_host_file(machines).encode())
             hosts.flush()

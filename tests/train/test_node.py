@@ -29,6 +29,19 @@ def wait_like_a_rank(folder: Path) -> None:
         time.sleep(60)
 
 
+def started(node: Node, folder: Path) -> list[psutil.Process]:
+    """Start two ranks and wait until both are there."""
+    for path in folder.iterdir():
+        path.unlink()
+    node.start([node.facts()], 0)
+    deadline = time.monotonic() + SOON
+    while not all((path := folder / str(rank)).exists() and path.read_text() for rank in range(2)):
+        assert time.monotonic() < deadline
+        assert node.poll() is None
+        time.sleep(0.1)
+    return [psutil.Process(int((folder / str(rank)).read_text())) for rank in range(2)]
+
+
 def test_ranks_that_wait_for_one_that_is_gone_are_ended_soon(
     small_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -36,14 +49,8 @@ def test_ranks_that_wait_for_one_that_is_gone_are_ended_soon(
     monkeypatch.setattr("train.node.launcher_command", lambda *given: [*command(*given)[:-2], __name__, str(tmp_path)])
     monkeypatch.setattr("train.node.LEAVING", 2.0)
     node = Node(load_recipe(small_recipe))
-    node.start([node.facts()], 0)
     try:
-        deadline = time.monotonic() + SOON
-        while not all((path := tmp_path / str(rank)).exists() and path.read_text() for rank in range(2)):
-            assert time.monotonic() < deadline
-            assert node.poll() is None
-            time.sleep(0.1)
-        first, second = (psutil.Process(int((tmp_path / str(rank)).read_text())) for rank in range(2))
+        first, second = started(node, tmp_path)
         first.kill()
         began = time.monotonic()
         while (code := node.poll()) is None:
@@ -52,6 +59,14 @@ def test_ranks_that_wait_for_one_that_is_gone_are_ended_soon(
         assert code == 247  # what the launcher makes of SIGKILL
         assert not second.is_running()
         node.ask_to_leave()  # nobody is there to be asked
+        node.end()
+
+        again = started(node, tmp_path)
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            assert node.poll() is None, "nothing is wrong with those that are there now"
+            time.sleep(0.1)
+        assert all(rank.is_running() for rank in again)
     finally:
         node.end()
 
