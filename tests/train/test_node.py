@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 
 import train.node
 from sayso.errors import ConfigError
+from tests.ranks import REPOSITORY
 from train.node import Node, devices
 from train.recipe import load_recipe
 
@@ -69,6 +71,17 @@ def test_ranks_that_wait_for_one_that_is_gone_are_ended_soon(
         assert all(rank.is_running() for rank in again)
     finally:
         node.end()
+
+
+def test_a_rank_with_a_traceback_is_gone_at_once(tmp_path: Path) -> None:
+    """Whatever it is doing beside, such as decoding clips that were to come."""
+    beside = tmp_path / "sitecustomize.py"  # what Python runs first of all
+    beside.write_text("import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    command = [sys.executable, "-m", "train.worker"]  # without a recipe, a bug of whoever starts it
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "IndexError" in ended.stderr
 
 
 def test_ranks_get_the_devices_that_were_lent_and_no_others(
