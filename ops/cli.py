@@ -357,10 +357,16 @@ def _stop(signal_number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _leave(signal_number: int, frame: object) -> NoReturn:
+    show.err.print("sayso: training was stopped by SIGTERM before it began; the same command goes on")
+    raise SystemExit(RESUME)
+
+
 def main() -> None:
     """Entry point of the command."""
     # A cluster's scheduler says SIGTERM where a person presses Ctrl-C; both commit what is done before leaving.
-    signal.signal(signal.SIGTERM, _stop)
+    # Of training it takes seconds to import what handles signals (train/stopping.py).
+    signal.signal(signal.SIGTERM, _leave if sys.argv[1:2] == ["train"] else _stop)
     try:
         app()
     except SystemExit as leaving:

@@ -223,9 +223,7 @@ def _resolved(address: str | None) -> str:
 def _refuse_relative_root(arguments: Sequence[str]) -> None:
     """A job's working directory is a copy that goes away with the job; a root below it would go with it."""
     roots = [after for option, after in pairwise(arguments) if option == "--root"]
-    roots += [
-        each.partition("=")[2] for each in arguments if re.match(r"(--root|data\.root|output\.(folder|mirror))=", each)
-    ]
+    roots += [each.partition("=")[2] for each in arguments if _ROOT.match(each)]
     for root in roots:
         if "://" not in root and not Path(root).is_absolute():
             raise InputError(f"{root}: lost with the job's working directory; give a URL or an absolute path")

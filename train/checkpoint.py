@@ -113,7 +113,9 @@ def whole_weights(engine: deepspeed.DeepSpeedEngine, model: nn.Module) -> dict[s
         with whole(engine, parameter):
             if rank() == 0:
                 weights[name] = parameter.detach().to("cpu", copy=True)
-    return {name: weights.get(name, value) for name, value in model.state_dict().items()} if rank() == 0 else {}
+    if rank():
+        return {}
+    return {name: weights[name] if name in weights else value.cpu() for name, value in model.state_dict().items()}
 
 
 def _parts(source: Path, ranks: int) -> Iterator[Part]:

@@ -31,6 +31,7 @@ from sayso.engine import EngineSettings
 from sayso.engine.cluster import Cluster
 from sayso.errors import ConfigError, Crashed, InputError, SaysoError, WorkFailed
 from sayso.storage import Storage
+from train.hold import Hold
 from train.mirror import Mirror
 from train.node import GRACE, LOST, POLL, Facts, Node, Reached, say
 from train.recipe import Recipe
@@ -73,6 +74,8 @@ class Member(Node):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe, address=ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+        # Where a machine was lost, its process may have the folder for a while yet, or its file server think so.
+        self._hold = Hold(recipe.output.folder, patient=True)
         self._lines: deque[bytes] = deque()
         self._asked = 0.0
         self._reader: threading.Thread | None = None

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from sayso.errors import ConfigError
 from train.distributed import OWN_FOLDERS, WATCH_STDIN
 from train.hold import Hold
 from train.metrics import read_metrics
@@ -89,6 +90,7 @@ class Node:
 
     def start(self, machines: Sequence[Facts], number: int) -> None:
         """Start the ranks of machine `number` of these, which is this one."""
+        self._ranks = []
         with tempfile.TemporaryFile() as hosts:  # nameless, so that nothing of it stays whatever happens
             hosts.write(_host_file(machines).encode())
             hosts.flush()
@@ -182,12 +184,21 @@ def launcher_command(recipe: Recipe, machines: Sequence[Facts], number: int, hos
 
 
 def devices(recipe: Recipe) -> tuple[int, ...]:
-    """The numbers of this machine's devices for its ranks: of those lent to us, where we were lent some."""
+    """The numbers of this machine's devices for its ranks: of those lent to us, where we were lent some.
+
+    Raises ConfigError where these are not named by numbers.
+    """
     ranks = recipe.engine.ranks
-    visible = [int(part) for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.isdigit()]
-    if recipe.engine.resolved_device == "cuda" and visible:
-        return tuple(visible[:ranks])
-    return tuple(range(ranks))
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    if recipe.engine.resolved_device != "cuda" or not visible:
+        return tuple(range(ranks))
+    if not all(part.isdigit() for part in visible):
+        # The launcher would put numbers in their place, which are other devices than those that we were lent.
+        raise ConfigError(
+            f"CUDA_VISIBLE_DEVICES={','.join(visible)}: DeepSpeed's launcher knows devices by their numbers only; "
+            "write those (`nvidia-smi -L` lists both)"
+        )
+    return tuple(int(part) for part in visible[:ranks])
 
 
 def rank_environment(recipe: Recipe, address: str, *, own_folders: bool) -> dict[str, str]:

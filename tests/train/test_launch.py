@@ -184,6 +184,23 @@ def test_sigterm_before_the_ranks_are_there_means_the_same(small_recipe: Path, t
     assert "stopped by SIGTERM before it began; the same command goes on" in said
 
 
+def test_sigterm_while_the_command_is_starting_means_the_same(small_recipe: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SAYSO_TRAIN, str(small_recipe), f"output.folder={tmp_path / 'run'}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: catches(process.pid, signal.SIGTERM), "SIGTERM was never caught")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=SOON)
+    assert process.returncode == 75, said
+    assert "stopped by SIGTERM before it began; the same command goes on" in said
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process handles a signal itself."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [mask] = [line.split()[1] for line in lines if line.startswith("SigCgt:")]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def test_a_checkpoint_that_holds_code_is_refused_and_the_code_not_run(
     straight: TrainResult, small_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from sayso.errors import InputError, NoSpace, RootBusy
 from train.checkpoint import remove_others
+from train.hold import Hold
 from train.node import Node
 from train.recipe import load_recipe
 from train.run import prepare
@@ -51,6 +53,22 @@ def test_a_folder_takes_one_run_at_a_time(small_recipe: Path, tmp_path: Path) ->
     first.end()
     second.prepare()
     second.end()
+
+
+def test_the_lock_of_a_machine_that_may_be_lost_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, patient, here = Hold(tmp_path), Hold(tmp_path, patient=True), Hold(tmp_path)
+    for other in (patient, here):
+        first.take()
+        (tmp_path / ".lock").write_text("process 1 on another-machine")
+        threading.Timer(0.3, first.let_go).start()
+        other.take()
+        assert (tmp_path / ".lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+        other.let_go()
+    first.take()
+    monkeypatch.setattr("train.hold.LOST_WITHIN", 1.0)
+    with pytest.raises(RootBusy):
+        patient.take()
+    first.let_go()
 
 
 def test_a_folder_that_cannot_be_made_is_named(small_recipe: Path) -> None:
