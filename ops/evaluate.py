@@ -44,12 +44,14 @@ def evaluate_protocol(
     videos: Path | None = None,
     root: str | None = None,
     windows: int | None = None,
+    size: int | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
 ) -> Report:
     """Measure a run's or a model's folder or URL on the videos of a folder of files or of a root.
 
-    `windows` are those of a clip; by default as many as the protocol looks at. With `videos` their proxies are made
+    `windows` are those of a clip, by default as many as the protocol looks at, `size` is the side of their pictures, by
+    default that of training. With `videos` their proxies are made
     in `root` (by default inside the folder), as the settings in `overrides` say.
     Raises InputError, ConfigError, ModelNotFound, RootError for what the user can mend, WorkFailed for a model whose
     embeddings are no numbers.
@@ -58,7 +60,7 @@ def evaluate_protocol(
         raise ConfigError("give --videos, a folder of video files, or --root, a dataset root that has them")
     asked = protocol.read(annotations)
     folder = fetch_model(checkpoint)
-    embedder = Embedder(load_model(folder), device)
+    embedder = Embedder(load_model(folder), device, size=size)
     # What the model cannot be asked is said before its videos are ingested, which may take hours.
     sight_of(embedder, output=asked.output).looks(asked.looks(windows))
     if videos is not None:

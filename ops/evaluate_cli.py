@@ -27,6 +27,10 @@ SettingsArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Settings of the ingestion of --videos, e.g. fetch.profile.crf=18."),
 ]
+SizeOption = Annotated[
+    int | None,
+    typer.Option("--size", min=1, help="Side of the pictures that are looked at, in px; by default that of training."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
@@ -100,6 +104,7 @@ def _protocol_command(app: typer.Typer, name: str, told: _Command) -> None:
         videos: VideosOption = None,
         root: KeptRootOption = None,
         windows: Annotated[int | None, typer.Option("--windows", min=1, help=told.windows)] = None,
+        size: SizeOption = None,
         json: JsonOption = False,
     ) -> None:
         from ops.evaluate import evaluate_protocol, show_report
@@ -107,7 +112,14 @@ def _protocol_command(app: typer.Typer, name: str, told: _Command) -> None:
 
         settings = overrides or []
         report = evaluate_protocol(
-            PROTOCOLS[name], checkpoint, annotations, videos=videos, root=root, windows=windows, overrides=settings
+            PROTOCOLS[name],
+            checkpoint,
+            annotations,
+            videos=videos,
+            root=root,
+            windows=windows,
+            size=size,
+            overrides=settings,
         )
         if json:
             show.as_json(report.to_json())

@@ -88,7 +88,7 @@ def load_vectors(path: Path) -> tuple[list[str], Tensor]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"no word vectors in {path}: word2vec's binary or text, GloVe's text, or an npz file with arrays words "
-            f"and vecs is needed ({error})"
+            f"and vecs is needed as model.text.vectors ({error})"
         ) from error
     if vectors.ndim != 2 or len(words) != len(vectors):
         raise InputError(

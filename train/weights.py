@@ -71,8 +71,8 @@ def load_model(folder: Path) -> Trained:
     card, vocabulary = _read_card(folder / CARD), Vocabulary.load(folder / WORDS)
     if len(vocabulary) != card.words:
         raise InputError(
-            f"{folder / WORDS} has {len(vocabulary)} rows and {CARD} says {card.words}: the files are of two models; "
-            "copy all three from one checkpoint"
+            f"{folder / WORDS} is of another model: {card.words - 1} words belong to the weights, and it has "
+            f"{len(vocabulary) - 1}; copy model.pt, model.json and vocabulary.json of one checkpoint together"
         )
     model = make_model(card.model, words=card.words, word_dim=card.word_dim)
     try:

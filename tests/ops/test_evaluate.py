@@ -13,15 +13,11 @@ from ops.pipeline import CONFIG_KEY
 from sayso.errors import ConfigError, InputError, ModelNotFound, RootError
 from sayso.root import Root
 from shards.reader import ReaderSettings
-from tests.films import random_model
+from tests.films import gated_model, random_model
 from train.evaluate.crosstask import CrossTask
 from train.evaluate.hmdb51 import HMDB51
 from train.evaluate.protocols import PROTOCOLS
 from train.evaluate.text_to_clip import YouCook2
-from train.models.gated import GatedSettings, GatedVideoText
-from train.models.text import TextSettings
-from train.vocabulary import Vocabulary
-from train.weights import ModelCard, Trained, save_model
 
 
 @pytest.fixture
@@ -113,14 +109,6 @@ def test_what_a_model_cannot_be_asked_is_said_before_its_videos_are_ingested(tmp
     with pytest.raises(InputError, match="a gated model has no mixed_5c"):
         evaluate_protocol(HMDB51, gated_model(tmp_path / "gated"), tmp_path / "hmdb51.csv", videos=videos)
     assert not (videos / ".sayso").exists()
-
-
-def gated_model(folder: Path) -> Path:
-    settings = GatedSettings(streams={"2d": 4}, embedding=4, text=TextSettings(hidden=4, max_words=4))
-    card = ModelCard(model=settings, clips=ReaderSettings(), words=2, word_dim=3, step=0)
-    folder.mkdir()
-    save_model(folder, Trained(GatedVideoText(settings, words=2, word_dim=3), Vocabulary(["now"], 4), card))
-    return folder
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

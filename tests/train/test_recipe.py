@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sayso.errors import ConfigError
+from sayso.errors import ConfigError, InputError
 from shards.mix import Source
 from train.models.gated import GatedSettings, GatedTextSettings
 from train.models.video_text import VideoTextSettings
@@ -12,6 +12,7 @@ from train.objectives.ranking import RankingSettings
 from train.recipe import load_recipe, recipe_names
 from train.run import refuse_missing_accelerators
 from train.schedule import ScheduleName, rate_factor
+from train.vocabulary import load_vectors
 
 WHERE = ["data.root=/data", "data.export=clips", "output.folder=/runs/one"]
 
@@ -43,6 +44,16 @@ def test_the_published_settings() -> None:
     assert (clips.frames, clips.fps, clips.size, clips.candidates, clips.per_video) == (32, 10, 200, 5, True)
     assert isinstance(recipe.model, VideoTextSettings)
     assert (recipe.model.video.width, recipe.objective) == (1, MILNCESettings())
+
+
+@pytest.mark.parametrize("name", ["mil_nce_paper", "mil_nce_release_8gpu", "howto100m_ranking"])
+def test_published_recipes_ask_for_word_vectors(name: str) -> None:
+    vectors = load_recipe(name, WHERE).model.text.vectors
+    assert vectors is not None, "all narrations would be read for a vocabulary, and vectors learnt that are not theirs"
+    with pytest.raises(
+        InputError, match=r"no word vectors in word2vec\.bin: .* as model\.text\.vectors \(.*No such file"
+    ):
+        load_vectors(vectors)
 
 
 def test_the_settings_of_the_training_release() -> None:

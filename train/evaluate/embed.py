@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sayso.errors import ConfigError
 from shards.reader import ReaderSettings
 from train.data import frames_to_device
 from train.evaluate.metrics import check_finite
+from train.models.gated import GatedSettings
 from train.weights import Trained
 
 TEXTS_AT_ONCE = ROWS_AT_ONCE = 1024
@@ -23,18 +25,22 @@ EMBEDDING = "embedding"
 class Embedder:
     """A trained model on a device."""
 
-    def __init__(self, trained: Trained, device: str = "auto") -> None:
-        """`device` is a name as torch knows them; auto takes CUDA where it is there."""
+    def __init__(self, trained: Trained, device: str = "auto", *, size: int | None = None) -> None:
+        """`device` is a name as torch knows them; auto takes CUDA where it is there.
+
+        `size` is the side of the pictures to look at where that is not the one of training, as for the published model
+        of 200 px, which is evaluated at 224. ConfigError for a model that looks at features.
+        """
+        if size is not None and isinstance(trained.card.model, GatedSettings):
+            raise ConfigError("the model looks at features, not at pictures; leave --size out")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.trained = trained
+        own = trained.card.clips
+        self.clips: ReaderSettings = own if size is None else own.model_copy(update={"size": size, "short_side": None})
+        """The clips that the model was trained on, or such of another size."""
         self._model = trained.model.to(self.device)
-
-    @property
-    def clips(self) -> ReaderSettings:
-        """The clips that the model was trained on."""
-        return self.trained.card.clips
 
     def windows(self, windows: Iterable[Tensor], output: str = EMBEDDING) -> Tensor:
         """Windows, each uint8 (T, H, W, 3) -> (N, D), one of the video tower's outputs, on the CPU."""

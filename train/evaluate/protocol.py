@@ -81,6 +81,8 @@ class Report(BaseModel):
     """Videos that are not there, and why."""
     notes: list[str]
     windows: int
+    size: int | None
+    """The side of the pictures that were looked at, in px; none where features were."""
     annotations: str
     root: str
     model: str
@@ -124,6 +126,7 @@ def evaluate(
         missing=dict(videos.missing),
         notes=found.notes,
         windows=windows,
+        size=sight.size,
         annotations=str(annotations),
         root=videos.root.url,
         model=model,

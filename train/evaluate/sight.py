@@ -39,6 +39,8 @@ class Sight(ABC):
 
     seconds: float
     """How long a look at one moment lasts."""
+    size: int | None = None
+    """The side of the pictures that are looked at, in px; none where features are."""
 
     @abstractmethod
     def fit(self, videos: Videos) -> Videos:
@@ -69,7 +71,7 @@ class FrameSight(Sight):
 
     def __init__(self, embedder: Embedder, crop: Crop, output: str) -> None:
         self.embedder, self.crop, self.output = embedder, crop, output
-        self.seconds = embedder.clips.seconds
+        self.seconds, self.size = embedder.clips.seconds, crop.size
 
     def fit(self, videos: Videos) -> Videos:
         """All of them; proxies with fewer frames a second than the model looks at are refused."""
