@@ -82,7 +82,7 @@ def _vocabulary(recipe: Recipe) -> Vocabulary:
         vocabulary = Vocabulary(words, text.max_words)
         if not vocabulary.encode(list(islice(narrations(recipe.data), HEARD))).any():
             raise ConfigError(
-                f"none of {HEARD} narrations has a word of {text.vectors}: its words must be lower-case, and of the "
+                f"none of the first {HEARD} narrations has a word of {text.vectors}: its words must be lower-case, and of the "
                 "narrations' language; give other vectors"
             )
         return vocabulary
