@@ -87,8 +87,8 @@ def _vocabulary(recipe: Recipe) -> Vocabulary:
         vocabulary = Vocabulary(words, text.max_words)
         if not vocabulary.encode(list(islice(narrations(recipe.data), HEARD))).any():
             raise ConfigError(
-                f"none of {HEARD} narrations has a word of {text.vectors}: its words must be lower-case, and of the "
-                "narrations' language; give other vectors"
+                f"none of the first {HEARD} narrations has a word of {text.vectors}: its words must be lower-case, and "
+                "of the narrations' language; give other vectors"
             )
         return vocabulary
     vocabulary = Vocabulary.from_texts(narrations(recipe.data), max_words=text.max_words, min_count=text.min_count)

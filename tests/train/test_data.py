@@ -132,7 +132,9 @@ def test_vectors_of_other_words_than_are_said_are_refused(small_recipe: Path, tm
     vectors, where = tmp_path / "vectors.txt", f"output.folder={tmp_path / 'run'}"
     recipe = load_recipe(small_recipe, [f"model.text.vectors={vectors}", where])
     vectors.write_text("RED 1 2\nSUPPE 3 4\n")
-    with pytest.raises(ConfigError, match=r"none of 100 narrations has a word of .*vectors\.txt: .*lower-case"):
+    with pytest.raises(
+        ConfigError, match=r"none of the first 100 narrations has a word of .*vectors\.txt: .*lower-case"
+    ):
         prepare(recipe)
     vectors.write_text("RED 1 2\nred 3 4\n")
     assert prepare(recipe).total == 60

@@ -123,6 +123,16 @@ def test_a_model_of_transformers_says_its_size_itself(tmp_path: Path) -> None:
     assert (crop.size, crop.short_side) == (24, 30)
 
 
+def test_colours_stay_where_a_preprocessor_leaves_them(tmp_path: Path) -> None:
+    model = saved(tmp_path, "vit")
+    said = {"do_normalize": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    windows = pictures(2, 1, 32)
+    with torch.inference_mode():
+        wanted = model(pixel_values=windows[:, 0].permute(0, 3, 1, 2) / 255).pooler_output
+    assert torch.allclose(looked(stream("transformers", tmp_path), windows), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("said", "size", "short_side"),
     [

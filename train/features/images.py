@@ -63,6 +63,8 @@ class Transformers(ImageModel):
         colours = _IMAGENET
         if "image_mean" in said and "image_std" in said:
             colours = tuple(said["image_mean"]), tuple(said["image_std"])
+        if said.get("do_normalize") is False:
+            colours = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         return self._see(digest, size, short_side, colours)
 
     def load(self, device: torch.device) -> Look:
