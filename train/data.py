@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib
 import itertools
+import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -120,7 +121,13 @@ class Batches:
             collate_fn=functools.partial(collate, vocabulary=self.vocabulary),
             # A generator of its own keeps the loader's hands off the random state that checkpoints hold.
             generator=torch.Generator(),
+            worker_init_fn=_hold_sigterm_back,
         )
+
+
+def _hold_sigterm_back(worker: int) -> None:
+    """Loaders end with their rank. Of a SIGTERM to all processes of a machine they would die before, and it of that."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 
 
 def ahead(batches: Iterator[Batch], most: int) -> Generator[Batch]:

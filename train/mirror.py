@@ -121,7 +121,9 @@ class Mirror:
     def catch_up(self, *, keep: int) -> None:
         """Upload the newest checkpoint where the run is further here: its upload failed, or the mirror is new."""
         here = latest(self._folder / CHECKPOINTS)
-        if here.step > self.latest().step:
+        # Of several machines with folders of their own, one may have removed what its pointer still names.
+        there = step_folder(self._folder / CHECKPOINTS, here.step).is_dir()
+        if there and here.step > self.latest().step:
             self.put_checkpoint(here.step)
             self.put_pointer(here, keep=keep)
 

@@ -27,6 +27,7 @@ from train.metrics import read_metrics
 from train.mirror import Mirror
 from train.recipe import Recipe
 from train.run import CHECKPOINTS, METRICS, RECIPE, Plan, latest, latest_model, prepare, step_folder
+from train.stopping import sigterm_held_back
 
 REPOSITORY = Path(__file__).parents[1]
 LOOPBACK = "127.0.0.1"
@@ -91,7 +92,10 @@ class Node:
     def start(self, machines: Sequence[Facts], number: int) -> None:
         """Start the ranks of machine `number` of these, which is this one."""
         self._ranks = []
-        with tempfile.TemporaryFile() as hosts:  # nameless, so that nothing of it stays whatever happens
+        with (
+            tempfile.TemporaryFile() as hosts,
+            sigterm_held_back(),
+        ):  # nameless, so that nothing of it stays whatever happens
             hosts.write(_host_file(machines).encode())
             hosts.flush()
             self._process = subprocess.Popen(  # noqa: S603  # the arguments are ours, no shell is between

@@ -49,6 +49,25 @@ def interrupted_at_once() -> Iterator[None]:
 
 
 @contextmanager
+def sigterm_held_back() -> Iterator[None]:
+    """What is started within does not get SIGTERM until it lets it through itself (`let_sigterm_through`).
+
+    A machine that shuts down sends SIGTERM to all its processes. DeepSpeed's launcher would die of it, or would end the
+    ranks, which have a checkpoint to write.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_sigterm_through() -> None:
+    """Get the SIGTERMs that were held back, and those that come."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+@contextmanager
 def _handled(handle: Callable[[int], None]) -> Iterator[None]:
     """Hand signals to a function; elsewhere than in the main thread, nothing changes."""
     if threading.current_thread() is not threading.main_thread():

@@ -15,6 +15,7 @@ from sayso.storage import no_space_named
 from train.distributed import GAVE_UP, RESUME, WATCH_STDIN
 from train.engine import train
 from train.recipe import load_recipe
+from train.stopping import let_sigterm_through
 
 
 def heed_launcher(stop: threading.Event) -> None:
@@ -24,6 +25,7 @@ def heed_launcher(stop: threading.Event) -> None:
     that reads it tells the others, train/guard.py), its end is the launcher's. SIGTERM means what the byte means.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    let_sigterm_through()
     if os.environ.get(WATCH_STDIN) == "1":
         threading.Thread(target=_watch_stdin, args=(stop,), daemon=True).start()
 

@@ -58,13 +58,17 @@ def start_and_stop(recipe: Path, folder: Path, number: signal.Signals, *, after:
 
 
 def start_and_preempt(recipe: Path, folder: Path, overrides: list[str], *, after: int) -> int:
-    """Start a run and send SIGTERM to who started it, in the middle of its steps; its exit code."""
+    """Start a run and send SIGTERM to all its processes, as a machine does that shuts down; its exit code."""
     command = [sys.executable, "-c", SAYSO_TRAIN, str(recipe), f"output.folder={folder}", *overrides]
     starts = len(starts_of(folder))
     process = subprocess.Popen(command)
     wait_for(lambda: len(starts_of(folder)) > starts, "no start came")
     wait_for(lambda: read_metrics(folder / "metrics.jsonl")[-1]["step"] > after, "no step came")
-    process.send_signal(signal.SIGTERM)
+    started = psutil.Process(process.pid)
+    everything = [started, *started.children(recursive=True)]
+    assert len(everything) == 7, "who started it, a launcher of two processes, two ranks and a loader of each"
+    for each in everything:
+        each.terminate()
     code = process.wait(timeout=SOON)
     wait_for(lambda: not processes_of(folder), "processes were left behind")
     return code
@@ -156,7 +160,8 @@ def test_a_run_killed_interrupted_and_preempted_goes_on_with_the_same_losses(
     assert f"going on after step {killed_at} of 60" in said
     assert "training was stopped by SIGINT; the same command goes on from the last checkpoint" in said
 
-    overrides = ["output.checkpoint_every=1000"]  # whatever checkpoint comes is SIGTERM's
+    # Whatever checkpoint comes is SIGTERM's.
+    overrides = ["output.checkpoint_every=1000", "data.workers=1"]
     assert start_and_preempt(small_recipe, folder, overrides, after=interrupted_at) == 75
     preempted_at = latest(folder / "checkpoints").step
     assert interrupted_at < preempted_at < 60

@@ -80,6 +80,9 @@ def test_a_folder_that_is_further_stays_as_it_is(s3: S3, tmp_path: Path) -> None
     before = contents(tmp_path)
     mirror.fetch()
     assert contents(tmp_path) == before
+    shutil.rmtree(step_folder(tmp_path / "checkpoints", 2))
+    mirror.catch_up(keep=2)  # has nothing to give: what the pointer names is gone
+    assert mirror.latest() == reached
     Storage(url).put_bytes(b"{", "checkpoints/latest.json")
     with pytest.raises(InputError, match=r"checkpoints/latest\.json cannot be read .*remove it to start from step 0"):
         mirror.fetch()
@@ -148,6 +151,7 @@ def test_a_copy_of_what_is_at_a_url_never_counts_for_more(s3: S3, cache: Path) -
         storage.remove(key)
     (folder / ".lock").touch()  # by which a start holds the folder
     here.fetch()
+    here.catch_up(keep=2)
     assert contents(folder) == {".lock": b""}
     here.put_files()
     assert ".lock" not in storage.list("")
