@@ -138,6 +138,8 @@ def _ingest(
     if dry_run:
         _print(describe(pipeline, root, only), json)
         return
+    if only and "discover" not in only:
+        Root(root).open()  # nothing was ever put into a root that is not there; its name is mistyped
     opened = Root(root).create()
     with show.bars() as bars:
         stages = run_pipeline(opened, pipeline, only, bars)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ops.cli import app
 from ops.pipeline import Pipeline, describe, stages_of
+from sayso.errors import RootError
 from sayso.root import Root
 from sayso.rows import Document, Media, Narration, Page, Picture, SourceFacts
 from tests.made import put, video
@@ -76,3 +80,11 @@ def test_a_dry_run_tells_of_pictures_too(root: Root) -> None:
     (would,) = describe(pipeline, root.url, ["shard"])["would"]
     assert (would["new_shards"]["samples"], would["new_shards"]["hours"]) == (1, 0.0)
     assert would["new_shards"]["left_out"] == {"several_pictures": 1}
+
+
+@pytest.mark.parametrize("stage", ["fetch", "features", "shard"])
+def test_a_stage_makes_no_root_of_a_mistyped_name(stage: str, tmp_path: Path) -> None:
+    ran = CliRunner().invoke(app, [stage, "--root", str(tmp_path / "typo")])
+    assert isinstance(ran.exception, RootError), ran.output
+    assert "typo: not a sayso root" in str(ran.exception)
+    assert not (tmp_path / "typo").exists()
