@@ -1,4 +1,7 @@
-"""The commands that measure a trained model: evaluate retrieval, youcook2, msrvtt, hmdb51, crosstask."""
+"""The commands that measure a trained model: evaluate retrieval, youcook2, msrvtt, hmdb51, crosstask.
+
+And import-weights, which makes a model to be measured of what others released.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +133,32 @@ def _protocol_command(app: typer.Typer, name: str, told: _Command) -> None:
     app.command(name, help=f"{told.about}\n\nExample: {example}")(command)
 
 
+def import_weights(
+    weights: Annotated[Path, typer.Argument(help="s3d_howto100m.pth, or a checkpoint of the training release.")],
+    words: Annotated[Path, typer.Option("--words", help="The words released with them: s3d_dict.npy.")],
+    output: Annotated[Path, typer.Option("--output", help="The model's folder, to be made.")],
+    max_words: Annotated[
+        int, typer.Option("--max-words", min=1, help="Words of a sentence that are read; the released evaluation's.")
+    ] = 30,
+    json: JsonOption = False,
+) -> None:
+    """Make a model of the weights released with MIL-NCE (HowTo100M), for --checkpoint of every protocol.
+
+    Example: sayso import-weights s3d_howto100m.pth --words s3d_dict.npy --output ./released
+    """
+    from train.imported import import_howto100m
+
+    card = import_howto100m(weights, words, output, max_words=max_words)
+    if json:
+        show.as_json({"model": str(output), "words": card.words - 1, "clips": card.clips.model_dump(mode="json")})
+    else:
+        clips = f"{card.clips.frames} frames at {card.clips.fps:g} fps, {card.clips.size} px"
+        show.out.print(f"{output}: S3D-G over {clips}; {card.words - 1} words", highlight=False, markup=False)
+
+
 def add_to(app: typer.Typer) -> None:
-    """Add `evaluate` and its commands to the command `sayso`."""
+    """Add `import-weights`, and `evaluate` with its commands, to the command `sayso`."""
+    app.command("import-weights")(import_weights)
     evaluate = typer.Typer(help="Measure a trained model.", no_args_is_help=True)
     evaluate.command()(retrieval)
     for name, told in _COMMANDS.items():

@@ -2,8 +2,6 @@
 with MIL-NCE, with either stem, or of a folder of `sayso train`.
 """
 
-import pickle
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,13 +11,15 @@ from sayso.errors import ConfigError, InputError, ModelNotFound
 from sayso.storage import hash_file
 from shards.crop import Crop
 from train.data import frames_to_device
-from train.features.frozen import FrozenModel, Look, first_line
+from train.features.frozen import FrozenModel, Look
 from train.features.windows import Sight
+from train.imported import SIZE, WINDOWS, read_howto100m
 from train.models.s3dg import S3DG, load_howto100m
 from train.run import latest_model
 from train.weights import CARD, WEIGHTS, load_model
 
-_RELEASED = Sight(Crop(size=224, short_side=224), frames=32, frame_fps=10.0)
+_FRAMES, _FPS = WINDOWS["space_to_depth"]
+_RELEASED = Sight(Crop(size=SIZE, short_side=SIZE), frames=_FRAMES, frame_fps=_FPS)
 
 
 class S3D(FrozenModel):
@@ -72,16 +72,8 @@ def _trained(folder: Path) -> S3DG:
 
 
 def _released(path: Path) -> S3DG:
-    """The tower of a released state; its stem is told by its first convolution."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: not weights that can be read without running code ({first_line(error)})") from None
-    inner = state.get("state_dict", state) if isinstance(state, Mapping) else {}
-    first = next((weight for name, weight in inner.items() if name.endswith("conv1.conv1.weight")), None)
-    if not isinstance(first, Tensor) or first.ndim != 5:
-        raise InputError(f"{path}: not weights of S3D-G, conv1.conv1.weight is not there")
-    model = S3DG("space_to_depth" if first.shape[1] == 24 else "plain")
+    state, stem = read_howto100m(path)
+    model = S3DG(stem)
     try:
         load_howto100m(model, state)
     except InputError as error:
