@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from shards.reader import ReaderSettings
-from train.models.gated import GatedSettings, GatedVideoText
+from train.models.gated import GatedSettings, GatedTextSettings, GatedVideoText
 from train.models.s3dg import S3DGSettings
 from train.models.text import TextSettings
 from train.models.video_text import VideoText, VideoTextSettings
@@ -75,7 +75,7 @@ def random_model(folder: Path) -> Path:
 
 def gated_model(folder: Path) -> Path:
     """The smallest model over features, as it is before training, saved as a model's folder."""
-    settings = GatedSettings(streams={"2d": 4}, embedding=4, text=TextSettings(hidden=4, max_words=4))
+    settings = GatedSettings(streams={"2d": 4}, embedding=4, text=GatedTextSettings(hidden=4, max_words=4))
     card = ModelCard(model=settings, clips=ReaderSettings(), words=2, word_dim=3, step=0)
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder, Trained(GatedVideoText(settings, words=2, word_dim=3), Vocabulary(["now"], 4), card))
