@@ -3,7 +3,8 @@
     Node -> deepspeed.launcher.runner -> deepspeed.launcher.launch -> one train.worker a rank
 
 Each machine starts its own launcher, which is told of the others (--no_ssh). A signal to the group ends all of it.
-Should the process that holds the Node be killed, the ranks notice that their standard input is closed, and end.
+Should the process that holds the Node be killed, the ranks notice that their standard input is closed, and end. The
+launcher gets no SIGTERM (train/stopping.py).
 """
 
 import os
@@ -31,7 +32,7 @@ from train.stopping import sigterm_held_back
 
 REPOSITORY = Path(__file__).parents[1]
 LOOPBACK = "127.0.0.1"
-GRACE = 10.0  # seconds that the processes of a group have to end after SIGTERM
+GRACE = 5.0  # seconds that the processes of a group have to end by themselves, once there is nothing left to do
 POLL = 0.2
 LOOK = 1.0  # seconds between two looks whether all ranks are there
 LEAVING = 10.0  # seconds between the ends of the first and the last rank of a machine, at most
