@@ -264,7 +264,7 @@ def build_model(recipe: Recipe, vocabulary: Vocabulary) -> Model:
     text = recipe.model.text
     if text.vectors is None:
         return make_model(recipe.model, words=len(vocabulary), word_dim=text.word_dim)
-    words, vectors = load_vectors(text.vectors)
+    words, vectors = load_vectors(text.vectors, keep=frozenset(vocabulary.words) if text.said_only else None)
     if words != vocabulary.words:
         raise InputError(
             f"{text.vectors} has other words than {recipe.output.folder / WORDS}, which was made when the run began; "

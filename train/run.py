@@ -83,9 +83,9 @@ def prepare(recipe: Recipe) -> Plan:
 def _vocabulary(recipe: Recipe) -> Vocabulary:
     text = recipe.model.text
     if text.vectors is not None:
-        words, _ = load_vectors(text.vectors)
+        words = _words_of_vectors(recipe, text.vectors)
         vocabulary = Vocabulary(words, text.max_words)
-        if not vocabulary.encode(list(islice(narrations(recipe.data), HEARD))).any():
+        if not words or not vocabulary.encode(list(islice(narrations(recipe.data), HEARD))).any():
             raise ConfigError(
                 f"none of the first {HEARD} narrations has a word of {text.vectors}: its words must be lower-case, and "
                 "of the narrations' language; give other vectors"
@@ -98,6 +98,15 @@ def _vocabulary(recipe: Recipe) -> Vocabulary:
             "or give model.text.vectors"
         )
     return vocabulary
+
+
+def _words_of_vectors(recipe: Recipe, path: Path) -> list[str]:
+    text = recipe.model.text
+    if not text.said_only:
+        return load_vectors(path)[0]
+    load_vectors(path, keep=frozenset())  # seconds; the narrations may take minutes, for a file that is broken
+    said = Vocabulary.from_texts(narrations(recipe.data), max_words=text.max_words, min_count=text.min_count)
+    return load_vectors(path, keep=frozenset(said.words))[0]
 
 
 def _refuse_another_run(recipe: Recipe) -> None:

@@ -6,11 +6,12 @@ where none is given, from the narrations that are trained on. Words it does not 
 
 import itertools
 import json
+import mmap
 import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -25,6 +26,7 @@ WORD = re.compile(r"[\w']+")
 _NUMBER = re.compile(rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|[-+]?inf")
 _LONGEST_WORD = 4096
 _Vectors: TypeAlias = tuple[list[str], np.ndarray[Any, np.dtype[np.float32]]]
+_Rows: TypeAlias = Iterator[tuple[str, "Sequence[bytes] | np.ndarray[Any, np.dtype[np.float32]]"]]
 
 
 def words_of(text: str) -> list[str]:
@@ -73,7 +75,7 @@ class Vocabulary:
         return cls(sorted(kept, key=lambda word: (-counts[word], word)), max_words)
 
 
-def load_vectors(path: Path) -> tuple[list[str], Tensor]:
+def load_vectors(path: Path, keep: Set[str] | None = None) -> tuple[list[str], Tensor]:
     """Word vectors of any size, in one of four published layouts, told apart by the file's name and first bytes.
 
     .npz             arrays `words` (N,) and `vecs` (N, D)
@@ -81,23 +83,20 @@ def load_vectors(path: Path) -> tuple[list[str], Tensor]:
     word2vec text    a line "N D", then N lines of a word and D numbers
     GloVe text       N lines of a word and D numbers
 
-    Returns the words and float32 (N + 1, D) with a row of zeros for padding in front. Raises InputError.
+    Returns the words and float32 (N + 1, D) with a row of zeros for padding in front: of all words, or of those to
+    keep, in the order of the file. Raises InputError.
     """
     try:
-        words, vectors = _read_npz(path) if path.suffix == ".npz" else _read_lines(path)
+        words, vectors = _read_npz(path, keep) if path.suffix == ".npz" else _read_lines(path, keep)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"no word vectors in {path}: word2vec's binary or text, GloVe's text, or an npz file with arrays words "
             f"and vecs is needed as model.text.vectors ({error})"
         ) from error
-    if vectors.ndim != 2 or len(words) != len(vectors):
-        raise InputError(
-            f"{path} has {len(words)} words but vectors of shape {vectors.shape}; one row a word is needed"
-        )
-    return words, torch.from_numpy(np.concatenate([np.zeros_like(vectors[:1]), vectors]))
+    return words, torch.from_numpy(np.concatenate([np.zeros((1, vectors.shape[1]), dtype=np.float32), vectors]))
 
 
-def _read_npz(path: Path) -> _Vectors:
+def _read_npz(path: Path, keep: Set[str] | None) -> _Vectors:
     with path.open("rb") as file:
         arrays = np.load(file, allow_pickle=False)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
@@ -105,23 +104,44 @@ def _read_npz(path: Path) -> _Vectors:
         words = np.atleast_1d(arrays["words"])
         if words.dtype.kind == "S":  # str() would make "b'cut'" of it, a word that nobody says
             words = np.char.decode(words, "utf-8")
-        return [str(word) for word in words], np.atleast_1d(arrays["vecs"]).astype(np.float32)
+        vectors = np.atleast_1d(arrays["vecs"])
+    if vectors.ndim != 2 or len(words) != len(vectors):
+        raise ValueError(f"{len(words)} words but vectors of shape {vectors.shape}, one row a word is needed")
+    kept = [row for row, word in enumerate(words) if keep is None or str(word) in keep]
+    return [str(words[row]) for row in kept], vectors[kept].astype(np.float32)
 
 
-def _read_lines(path: Path) -> _Vectors:
+def _read_lines(path: Path, keep: Set[str] | None) -> _Vectors:
     with path.open("rb") as file:
         first = file.readline()
         head = first.split()
         if len(head) != 2:  # GloVe has no line of sizes
-            return _read_text(itertools.chain([first], file), size=len(head) - 1)
+            size = len(head) - 1
+            rows = _text_rows(itertools.chain([first], file), size)
+            return _kept(rows, size, keep)
         count, size = int(head[0]), int(head[1])
         place = file.tell()
         second = file.readline()
         file.seek(place)
-        words, vectors = _read_text(file, size) if _is_text(second, size) else _read_binary(file, count, size)
-    if len(words) != count:
-        raise ValueError(f"{len(words)} words, its first line says {count}")
-    return words, vectors
+        rows = _text_rows(file, size) if _is_text(second, size) else _binary_rows(file, count, size)
+        return _kept(rows, size, keep, count)
+
+
+def _kept(rows: _Rows, size: int, keep: Set[str] | None, count: int | None = None) -> _Vectors:
+    """The words and vectors to keep of a file's, which are so many where its first line says so."""
+    words: list[str] = []
+    vectors: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+    read = 0
+    for word, row in rows:
+        read += 1
+        if keep is None or word in keep:
+            words.append(word)
+            vectors.append(np.array(row, dtype=np.float32))
+    if count is not None and read != count:
+        raise ValueError(f"{read} words, its first line says {count}")
+    if not read:
+        raise ValueError("the file is empty")
+    return words, np.stack(vectors) if vectors else np.empty((0, size), dtype=np.float32)
 
 
 def _is_text(line: bytes, size: int) -> bool:
@@ -130,41 +150,28 @@ def _is_text(line: bytes, size: int) -> bool:
     return len(numbers) == size and all(_NUMBER.fullmatch(number) for number in numbers)
 
 
-def _read_text(lines: Iterable[bytes], size: int) -> _Vectors:
+def _text_rows(lines: Iterable[bytes], size: int) -> _Rows:
     """A word may hold spaces: in GloVe's largest set some do."""
-    words: list[str] = []
-    rows: list[np.ndarray[Any, np.dtype[np.float32]]] = []
-    for line in lines:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         word, *numbers = line.rstrip(b"\r\n ").rsplit(b" ", size)
         if len(numbers) != size or size < 1:
-            raise ValueError(f"line {len(words) + 1} does not hold a word and {size} numbers")
-        words.append(word.decode("utf-8", "replace"))
-        rows.append(np.array(numbers, dtype=np.float32))
-    if not words:
-        raise ValueError("the file is empty")
-    return words, np.stack(rows)
+            raise ValueError(f"line {number} does not hold a word and {size} numbers")
+        yield word.decode("utf-8", "replace"), numbers
 
 
-def _read_binary(file: BinaryIO, count: int, size: int) -> _Vectors:
-    data = memoryview(file.read())
-    words: list[str] = []
-    vectors = np.empty((count, size), dtype=np.float32)
-    at = 0
+def _binary_rows(file: BinaryIO, count: int, size: int) -> _Rows:
+    at = file.tell()
+    # Mapped, not read: the ranks of a machine share its pages, of which few are kept.
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     for row in range(count):
         # Some writers end a vector with a line break, some do not.
-        end = _find_space(data, at)
-        words.append(bytes(data[at:end]).lstrip(b"\n").decode("utf-8", "replace"))
+        end = data.find(b" ", at, at + _LONGEST_WORD)
+        if end < 0:
+            raise ValueError("not word2vec's layout")
+        word = data[at:end].lstrip(b"\n").decode("utf-8", "replace")
         at = end + 1 + 4 * size
         if at > len(data):
             raise ValueError(f"cut off in the vector of word {row + 1}")
-        vectors[row] = np.frombuffer(data[end + 1 : at], dtype="<f4")
-    return words, vectors
-
-
-def _find_space(data: memoryview, at: int) -> int:
-    place = bytes(data[at : at + _LONGEST_WORD]).find(b" ")
-    if place < 0:
-        raise ValueError("not word2vec's layout")
-    return at + place
+        yield word, np.frombuffer(data, dtype="<f4", count=size, offset=end + 1)

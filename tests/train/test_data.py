@@ -12,6 +12,7 @@ from sayso.root import Root
 from shards.clips import Clip
 from shards.reader import ClipReader
 from train.data import Batch, Batches, ahead, frames_to_device, narrations, open_reader, to_device
+from train.engine import build_model
 from train.recipe import DataSettings, load_recipe
 from train.run import prepare
 from train.vocabulary import Vocabulary
@@ -138,6 +139,20 @@ def test_vectors_of_other_words_than_are_said_are_refused(small_recipe: Path, tm
         prepare(recipe)
     vectors.write_text("RED 1 2\nred 3 4\n")
     assert prepare(recipe).total == 60
+
+
+def test_of_the_words_of_vectors_those_that_are_said_make_the_model(small_recipe: Path, tmp_path: Path) -> None:
+    vectors, folder = tmp_path / "vectors.txt", tmp_path / "run"
+    vectors.write_text("never 1 2\nred 3 4\nRED 5 6\nthe 7 8\n")
+    overrides = [f"model.text.vectors={vectors}", f"output.folder={folder}", "model.text.said_only=true"]
+    recipe = load_recipe(small_recipe, overrides)
+    prepare(recipe)
+    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    assert vocabulary.words == ["red", "the"]
+    assert build_model(recipe, vocabulary).text.word_embd.weight.tolist() == [[0, 0], [3, 4], [7, 8]]
+    vectors.write_text("never 1 2\nRED 5 6\n")
+    with pytest.raises(ConfigError, match=r"none of the first 100 narrations has a word of"):
+        prepare(load_recipe(small_recipe, [*overrides, f"output.folder={tmp_path / 'other'}"]))
 
 
 def test_each_narration_counts_once_in_the_vocabulary(small_recipe: Path) -> None:

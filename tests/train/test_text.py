@@ -145,6 +145,23 @@ def test_vectors_are_read_in_every_published_layout(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", layouts())
+def test_of_all_words_those_to_keep_are_read(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(layouts()[name])
+    words, vectors = load_vectors(path, keep={"naïve", "cut", "stir"})
+    assert words == ["cut", "naïve"]
+    assert vectors.tolist() == [[0, 0, 0], *VECTORS[[0, 3]].tolist()]
+    words, vectors = load_vectors(path, keep=set())
+    assert (words, vectors.tolist()) == ([], [[0, 0, 0]])
+    path.write_bytes(layouts()[name][:-9])
+    with pytest.raises(InputError, match="no word vectors in"):
+        load_vectors(path, keep={"cut"})
+    np.savez(path.with_suffix(".npz"), words=np.array(WORDS), vecs=VECTORS)
+    words, vectors = load_vectors(path.with_suffix(".npz"), keep={"fold"})
+    assert (words, vectors.tolist()) == (["fold"], [[0, 0, 0], VECTORS[1].tolist()])
+
+
+@pytest.mark.parametrize("name", layouts())
 def test_vectors_that_are_cut_off_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(layouts()[name][:-9])

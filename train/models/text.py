@@ -28,8 +28,17 @@ class TextSettings(Settings):
         description="file of word vectors (frozen): word2vec binary or text, GloVe text, or npz with words and vecs; "
         "without it vectors are learnt from scratch",
     )
+    said_only: bool = Field(
+        False,
+        description="of `vectors` take only words that the narrations say, `min_count` times: of millions of words "
+        "few are ever looked up, and all would lie on every accelerator and in every checkpoint",
+    )
     word_dim: int = Field(300, ge=1, description="size of a word vector learnt from scratch")
-    min_count: int = Field(1, ge=1, description="a word learnt from scratch occurs at least so often in the narrations")
+    min_count: int = Field(
+        1,
+        ge=1,
+        description="a word learnt from scratch, or with `said_only`, occurs at least so often in the narrations",
+    )
     padding_in_max: bool = Field(False, description="let padding take part in the maximum, as the release does")
 
 
