@@ -20,6 +20,10 @@ from tests.seaweed import SeaweedFS
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAYSO = Path(sys.executable).with_name("sayso")
 
+_SHARED = REPOSITORY.parent / "shared"
+_BESIDE = {"real_media": _SHARED / "media", "real_root": _SHARED / "media", "published": _SHARED / "data"}
+"""Fixtures of what lies beside a checkout, or does not."""
+
 _TASKS = (
     "make carrot soup",
     "fold a paper boat",
@@ -32,12 +36,12 @@ _SECONDS = 8.0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests on the real media out where it is not there: a skipped test looks like a passed one."""
-    if (REPOSITORY.parent / "shared" / "media").is_dir():
-        return
-    wanting = [item for item in items if {"real_media", "real_root"} & set(getattr(item, "fixturenames", ()))]
-    config.hook.pytest_deselected(items=wanting)
-    items[:] = [item for item in items if item not in wanting]
+    """Leave tests on real media and published files out where those are not: a skipped test looks like a passed one."""
+    missing = {name for name, folder in _BESIDE.items() if not folder.is_dir()}
+    wanting = [item for item in items if missing & set(getattr(item, "fixturenames", ()))]
+    if wanting:
+        config.hook.pytest_deselected(items=wanting)
+        items[:] = [item for item in items if item not in wanting]
 
 
 @pytest.fixture
@@ -70,14 +74,20 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 @pytest.fixture(scope="session")
 def real_media() -> Path:
     """The folder of real videos beside the checkout. For tests collected only where it is there."""
-    return REPOSITORY.parent / "shared" / "media"
+    return _BESIDE["real_media"]
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """The folder of published annotation files and word vectors. For tests collected only where it is there."""
+    return _BESIDE["published"]
 
 
 @pytest.fixture(scope="session")
 def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root into which the command ingested the real videos, in one go. For tests collected only where those are."""
     root = tmp_path_factory.mktemp("real") / "root"
-    command = [SAYSO, "run", "--videos", REPOSITORY.parent / "shared" / "media", "--root", root]
+    command = [SAYSO, "run", "--videos", _BESIDE["real_root"], "--root", root]
     ran = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240)
     assert ran.returncode == 0, ran.stderr
     return root

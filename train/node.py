@@ -93,10 +93,8 @@ class Node:
     def start(self, machines: Sequence[Facts], number: int) -> None:
         """Start the ranks of machine `number` of these, which is this one."""
         self._ranks = []
-        with (
-            tempfile.TemporaryFile() as hosts,
-            sigterm_held_back(),
-        ):  # nameless, so that nothing of it stays whatever happens
+        # The file is nameless, so that nothing of it stays whatever happens.
+        with tempfile.TemporaryFile() as hosts, sigterm_held_back():
             hosts.write(_host_file(machines).encode())
             hosts.flush()
             self._process = subprocess.Popen(  # noqa: S603  # the arguments are ours, no shell is between

@@ -24,8 +24,6 @@ from train.evaluate.text_to_clip import MSRVTT, YouCook2
 from train.evaluate.videos import videos_in_root
 from train.weights import load_model
 
-DATA = Path(__file__).resolve().parents[2] / "../shared/data"
-
 
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
@@ -46,15 +44,14 @@ def written(path: Path, *lines: str) -> Path:
 # What is published
 
 
-def test_the_published_files_read_with_the_counts_of_the_papers() -> None:
-    if not DATA.is_dir():  # the layouts are shown below; these are the real files
-        return
-    youcook2 = YouCook2.read(DATA / "youcook2_val.csv")
+def test_the_published_files_read_with_the_counts_of_the_papers(published: Path) -> None:
+    """The layouts are shown below; these are the real files."""
+    youcook2 = YouCook2.read(published / "youcook2_val.csv")
     assert (len(youcook2.pairs), len(set(youcook2.video_ids()))) == (3350, 436)
-    msrvtt = MSRVTT.read(DATA / "msrvtt_test_1kA.csv")
+    msrvtt = MSRVTT.read(published / "msrvtt_test_1kA.csv")
     assert len(msrvtt.pairs) == len(set(msrvtt.video_ids())) == 1000
     assert msrvtt.pairs[0] == Pair("video9770", 0.0, float("inf"), "a person is connecting something to system")
-    hmdb51 = HMDB51.read(DATA / "hmdb51.csv")
+    hmdb51 = HMDB51.read(published / "hmdb51.csv")
     assert len(hmdb51.labelled) == 6766
     assert len({video.action for video in hmdb51.labelled}) == 51
     assert hmdb51.labelled[0] == Labelled("April_09_brush_hair_u_nm_np1_ba_goo_0", "brush_hair", ("1", "1", "2"))

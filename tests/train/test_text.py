@@ -9,8 +9,6 @@ from train.models.text import TextSettings, TextTower
 from train.recipe import load_recipe
 from train.vocabulary import Vocabulary, load_vectors
 
-GLOVE = Path(__file__).resolve().parents[2] / "../shared/data/glove100_80k_fp16.npz"
-
 
 def tower(*, padding_in_max: bool = False) -> TextTower:
     settings = TextSettings(hidden=32, padding_in_max=padding_in_max)
@@ -169,10 +167,9 @@ def test_vectors_that_are_cut_off_are_refused(name: str, tmp_path: Path) -> None
         load_vectors(path)
 
 
-def test_published_vectors_put_like_words_together() -> None:
-    if not GLOVE.exists():  # the small file above shows the format; this is the real one
-        return
-    words, vectors = load_vectors(GLOVE)
+def test_published_vectors_put_like_words_together(published: Path) -> None:
+    """The small file above shows the format; this is the real one."""
+    words, vectors = load_vectors(published / "glove100_80k_fp16.npz")
     assert vectors.shape == (len(words) + 1, 100)
     index = {word: row for row, word in enumerate(words, start=1)}
     like = torch.cosine_similarity(vectors[index["knife"]], vectors[[index["fork"], index["senate"]]])
