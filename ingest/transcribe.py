@@ -40,7 +40,9 @@ class TranscribeSettings(Settings):
 
     model: str = Field("tiny.en", description="a folder, an installed package, a short name or a name on the hub")
     language: str | None = Field(None, description="a language's code; detected where a multilingual model has none")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where it is there")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="cuda asks for a GPU a worker; auto is cuda where the machine that begins the run has one"
+    )
     beam_size: int = Field(5, ge=1, description="hypotheses kept while decoding; fewer are faster and less right")
     min_speech: float = Field(1.0, ge=0, description="fewer seconds of speech than this are dropped as no_speech")
     vad_threshold: float = Field(0.5, gt=0, lt=1, description="probability from which Silero hears speech")
@@ -63,7 +65,10 @@ class Transcribe(Stage[Media, Transcript]):
     def __init__(self, root: Root, settings: TranscribeSettings) -> None:
         super().__init__(root)
         self.settings = settings
-        self.resources = Resources(cpus=1.0, gpus=1.0 if settings.device == "cuda" else 0.0)
+        # Settled here, where the run begins: workers that took CUDA without having asked the cluster for a GPU would all
+        # share the first one of their machine.
+        self.device = _device(settings.device)
+        self.resources = Resources(cpus=1.0, gpus=1.0 if self.device == "cuda" else 0.0)
         self.model_name = find_speech_model(settings.model, offline=settings.offline).name
 
     def time_limit(self, row: Media) -> float:
@@ -76,7 +81,7 @@ class Transcribe(Stage[Media, Transcript]):
 
     def open(self) -> None:
         """Load the model."""
-        self.listener = Listener(self.settings)
+        self.listener = Listener(self.settings.model_copy(update={"device": self.device}))
 
     def __call__(self, row: Media) -> Sequence[Transcript]:
         """One transcript; Skip("no_audio") or Skip("no_speech") where there is nothing to read."""
@@ -87,15 +92,19 @@ class Transcribe(Stage[Media, Transcript]):
         return [self.listener.listen(sound, row.video_id)]
 
 
+def _device(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+
+
 class Listener:
     """A loaded model; usable without a root or an engine."""
 
     def __init__(self, settings: TranscribeSettings) -> None:
         self.settings = settings
         found = find_speech_model(settings.model, offline=settings.offline)
-        device = settings.device
-        if device == "auto":
-            device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+        device = _device(settings.device)
         self.source = f"asr:{found.name}"
         self.whisper = WhisperModel(
             str(found.folder),

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import ctranslate2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,6 +55,19 @@ def test_very_short_sound_is_no_speech(samples: int) -> None:
 def test_a_model_that_is_not_there_is_told_before_the_work_begins(root: Root) -> None:
     with pytest.raises(ModelNotFound):
         Transcribe(root, TranscribeSettings(model="/no/such/model"))
+
+
+@pytest.mark.parametrize(("devices", "gpus"), [(0, 0.0), (2, 1.0)])
+def test_auto_asks_the_cluster_for_the_gpu_that_it_takes(
+    devices: int, gpus: float, root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settled where the run begins: its workers would else all take the first GPU of their machine."""
+    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: devices)
+    stage = Transcribe(root, TranscribeSettings())
+    assert stage.resources.gpus == gpus
+    monkeypatch.undo()
+    assert pickle.loads(pickle.dumps(stage)).device == ("cuda" if devices else "cpu")
+    assert Transcribe(root, TranscribeSettings(device="cpu")).resources.gpus == 0
 
 
 def test_a_stage_travels_to_its_worker_without_its_model(root: Root) -> None:
