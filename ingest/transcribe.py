@@ -65,8 +65,8 @@ class Transcribe(Stage[Media, Transcript]):
     def __init__(self, root: Root, settings: TranscribeSettings) -> None:
         super().__init__(root)
         self.settings = settings
-        # Settled here, where the run begins: workers that took CUDA without having asked the cluster for a GPU would all
-        # share the first one of their machine.
+        # Settled here, where the run begins: workers that took CUDA without having asked the cluster for a GPU would
+        # all share the first one of their machine.
         self.device = _device(settings.device)
         self.resources = Resources(cpus=1.0, gpus=1.0 if self.device == "cuda" else 0.0)
         self.model_name = find_speech_model(settings.model, offline=settings.offline).name

@@ -20,6 +20,7 @@ from torch import nn
 
 from sayso.code import code_hash
 from train.distributed import world_size
+from train.run import in_one_move
 from train.speed import Peak
 
 STARTS = "starts.jsonl"
@@ -38,8 +39,10 @@ def record_start(folder: Path, *, start: int, total: int, model: nn.Module, devi
         "environment": _environment(device),
         "peak": asdict(peak),
     }
-    with (folder / STARTS).open("a") as file:
-        file.write(json.dumps(facts) + "\n")
+    path = folder / STARTS
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]  # a full disk may have cut the last one
+    in_one_move(path, lambda partial: partial.write_text("".join([*whole, json.dumps(facts) + "\n"])))
 
 
 def _environment(device: torch.device) -> dict[str, Any]:

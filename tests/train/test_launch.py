@@ -322,7 +322,7 @@ def test_a_full_disk_ends_the_run_with_one_line(
 ) -> None:
     folder = tmp_path / "full"
     folder.mkdir()
-    (folder / "starts.jsonl").symlink_to("/dev/full")
+    (folder / "starts.jsonl.partial").symlink_to("/dev/full")
     with pytest.raises(WorkFailed, match="ended with code 70"):  # it is not tried again
         launch(small_recipe, [f"output.folder={folder}", "engine.ranks=1"])
     said = capfd.readouterr().err
@@ -333,8 +333,11 @@ def test_a_full_disk_ends_the_run_with_one_line(
 def test_a_run_goes_on_with_another_number_of_ranks(straight: TrainResult, small_recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fewer"
     shutil.copytree(straight.folder, folder)
+    with (folder / "starts.jsonl").open("a") as file:
+        file.write('{"started": "20')  # cut by a full disk
     overrides = ["schedule.steps=63", "schedule.name=linear", "engine.ranks=1"]
     gone_on = launch(small_recipe, [f"output.folder={folder}", *overrides])
+    assert [start["from_step"] for start in starts_of(folder)] == [0, 60]
     assert (gone_on.started_from, gone_on.steps) == (60, 63)
     assert losses(folder)[:60] == losses(Path(straight.folder))
     assert all(0 < loss < 2 * losses(folder)[0][1] for _, loss in losses(folder)[60:])
