@@ -54,6 +54,8 @@ class Clip(TypedDict):
     divided out, the streams side by side by their names"""
     streams: NotRequired[dict[str, int]]
     """of features: the streams by name, and how many numbers of a row are theirs"""
+    origins: NotRequired[dict[str, str]]
+    """of features: what made each stream, where the export says it"""
 
 
 class ClipSettings(Settings):
@@ -171,6 +173,7 @@ def _pairs(sample: RawSample, settings: ClipSettings, seed: str) -> Clip:
         narration_mask=torch.ones(settings.pairs, dtype=torch.bool),
         features=torch.from_numpy(unit_rows(streams, chosen)),
         streams={name: rows.shape[1] for name, rows in streams.items()},
+        origins=facts.get("streams", {}),
     )
 
 

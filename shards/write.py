@@ -102,7 +102,11 @@ def sample_of_features(planned: PlannedSample, streams: Sequence[bytes]) -> Samp
         if rows.shape != (stream.rows, stream.dim):
             raise CorruptObject(f"{stream.key}: {rows.shape} values, planned were {(stream.rows, stream.dim)}")
         members[f"{stream.name}.{ENDING}"] = npy(max_pooled(rows, stream.fps, windows))
-    facts = {**_facts(planned, planned.candidates, planned.start, planned.end), "windows": windows}
+    facts = {
+        **_facts(planned, planned.candidates, planned.start, planned.end),
+        "windows": windows,
+        "streams": {stream.name: stream.origin for stream in planned.features or ()},
+    }
     return Sample(planned.key, {**dict(sorted(members.items())), FACTS: canonical_json(facts)})
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -27,20 +27,21 @@ from sayso.errors import InputError, NotFinite, Preempted, StorageError
 from train import checkpoint
 from train.activations import checkpoint_activations
 from train.augment import augment
-from train.data import Batch, Batches, open_reader, to_device
+from train.data import Batch, Batches, first_clips, open_reader, to_device
 from train.distributed import barrier, keeps_folder, rank, world_size
 from train.ema import Average
 from train.guard import Guard, Taken
 from train.heldout import HeldOut
 from train.metrics import Bar, MetricsLog
 from train.mirror import Mirror
+from train.models.gated import GatedSettings
 from train.node import say
 from train.recipe import Recipe
 from train.record import record_start
 from train.run import CHECKPOINTS, METRICS, TENSORBOARD, Latest, latest
 from train.schedule import rate_factor
 from train.speed import Speed, peak, skeleton
-from train.tasks import Model, Task, make_model, make_objective
+from train.tasks import Model, Task, check_clips, make_model, make_objective
 from train.vocabulary import Vocabulary, load_vectors
 from train.weights import WORDS, ModelCard, Trained
 
@@ -61,6 +62,8 @@ class Run:
     average: Average | None = None
     heldout: HeldOut | None = None
     mirror: Mirror | None = None
+    origins: dict[str, str] = field(default_factory=dict)
+    """What made the features that are trained on."""
 
 
 def train(recipe: Recipe, stop: threading.Event) -> None:
@@ -201,6 +204,7 @@ def save(run: Run, step: int) -> None:
         word_dim=embedding.embedding_dim,
         step=step,
         normalised=recipe.objective.normalised,
+        origins=run.origins,
     )
     trained = Trained(run.task.model, run.batches.vocabulary, card)
     reached = Latest(step=step, reader=run.batches.state(step))
@@ -250,7 +254,9 @@ def build(recipe: Recipe, device: torch.device) -> Run:
     average = Average(task, recipe.optimiser.ema) if recipe.optimiser.ema is not None else None
     heldout = HeldOut(recipe, vocabulary) if recipe.evaluation.every else None
     mirror = Mirror(recipe.output.mirror, recipe.output.folder) if recipe.output.mirror is not None else None
-    return Run(recipe, engine, batches, task, device, total, speed, average, heldout, mirror)
+    features = isinstance(recipe.model, GatedSettings) and rank() == 0  # which writes them beside the model
+    origins = check_clips(recipe.model, first_clips(recipe.data)) if features else {}
+    return Run(recipe, engine, batches, task, device, total, speed, average, heldout, mirror, origins)
 
 
 def compile_towers(model: nn.Module) -> None:

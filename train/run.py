@@ -27,7 +27,7 @@ from sayso.storage import no_space_named
 from train.data import first_clips, narrations, open_reader, steps_per_epoch
 from train.heldout import heldout_data
 from train.recipe import Recipe
-from train.tasks import check_clip
+from train.tasks import check_clips
 from train.vocabulary import Vocabulary, load_vectors
 from train.weights import WORDS
 
@@ -66,8 +66,7 @@ def prepare(recipe: Recipe) -> Plan:
         heldout = heldout_data(recipe)
         steps_per_epoch(heldout, open_reader(heldout, seed=recipe.seed, world_size=recipe.engine.world_size))
     _refuse_another_run(recipe)
-    for url, clip in first_clips(recipe.data):
-        check_clip(recipe.model, clip, url)
+    check_clips(recipe.model, first_clips(recipe.data))
     refuse_missing_accelerators(recipe)
     start = latest(folder / CHECKPOINTS)
     if start.step:

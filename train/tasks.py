@@ -5,6 +5,7 @@ with them, and steps on the loss that comes back. Models and objectives are chos
 settings class with a `name` of its own in the choices here, and what is built from it.
 """
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
@@ -33,6 +34,20 @@ def make_model(settings: VideoTextSettings | GatedSettings, *, words: int, word_
 def make_objective(settings: MILNCESettings | RankingSettings) -> MILNCE | Ranking:
     """The objective of these settings."""
     return Ranking(settings) if isinstance(settings, RankingSettings) else MILNCE(settings)
+
+
+def check_clips(settings: VideoTextSettings | GatedSettings, clips: Iterable[tuple[str, Clip]]) -> dict[str, str]:
+    """What made the features of exports, of each of which there is the URL and a clip; nothing of frames.
+
+    ConfigError where a clip does not have what the model looks at, or two have features of other makers.
+    """
+    found: dict[str, str] = {}
+    for url, clip in clips:
+        check_clip(settings, clip, url)
+        for name, origin in clip.get("origins", {}).items():
+            if found.setdefault(name, origin) != origin:
+                raise ConfigError(f"the features {name} of {url} are of {origin}, and those before it of {found[name]}")
+    return found
 
 
 def check_clip(settings: VideoTextSettings | GatedSettings, clip: Clip, url: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from sayso.config import Settings, validate
@@ -36,6 +37,8 @@ class ModelCard(Settings):
     step: int
     normalised: bool = False
     """Whether embeddings are to be compared by the cosine."""
+    origins: dict[str, str] = Field(default_factory=dict)
+    """What made the features that it was trained on, by stream, as far as that is known."""
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def test_a_sample_is_a_video_with_a_row_for_each_of_its_narrations(filled: Root,
         assert said == [(time + 0.25, time + 1.5) for time in range(0, 12, 2)]
         assert facts["text"] == facts["candidates"][0]["text"] == f"{facts['video_id']} says at 0.25"
         assert (facts["start"], facts["clip_end"], facts["task_id"]) == (0, SECONDS, "tyre")
+        assert facts["streams"].keys() == STREAMS.keys()
         for name in STREAMS:
             rows = sample[f"{name}.npy"]
             assert rows.dtype == np.float16

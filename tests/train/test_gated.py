@@ -17,6 +17,7 @@ from torch import Tensor
 from sayso.errors import ConfigError, InputError
 from sayso.root import Root
 from sayso.rows import Media
+from shards.reader import ClipReader, ReaderSettings
 from tests.films import random_model
 from tests.train.conftest import SCENES, THINGS, things_of
 from train.evaluate.crosstask import CrossTask
@@ -25,7 +26,7 @@ from train.evaluate.hmdb51 import HMDB51, Labelled
 from train.evaluate.pairs import Pair
 from train.evaluate.protocol import Protocol, Report, evaluate
 from train.evaluate.retrieval import evaluate_retrieval
-from train.evaluate.sight import seen_in_root, sight_of
+from train.evaluate.sight import seen_in_export, seen_in_root, sight_of
 from train.evaluate.text_to_clip import YouCook2
 from train.evaluate.videos import videos_in_root
 from train.launch import TrainResult, launch
@@ -33,7 +34,7 @@ from train.metrics import read_metrics
 from train.models.gated import GatedSettings, GatedTextSettings, GatedUnit, GatedVideoText, load_howto100m_ranking
 from train.objectives.ranking import Ranking, RankingSettings, ranking
 from train.run import Latest, latest, point_to
-from train.tasks import Task
+from train.tasks import Task, check_clips
 from train.weights import load_model
 
 SETTINGS = GatedSettings(streams={"2d": 4, "3d": 2}, embedding=5, text=GatedTextSettings(hidden=7))
@@ -300,6 +301,31 @@ def test_features_of_another_size_are_refused(embedder: Embedder, features_root:
     strange = Embedder(replace(embedder.trained, card=card), "cpu")
     with pytest.raises(InputError, match=r"the features 3d of demo:f0 have 6 numbers \(made up\) and .* takes 7"):
         measure(YouCook2([Pair("f0", 0, 5, "egg")]), strange, features_root)
+
+
+def test_features_of_another_origin_are_refused(embedder: Embedder, features_root: Root) -> None:
+    """As many numbers of another model would give figures of nothing."""
+    assert embedder.trained.card.origins == {
+        "2d": "made up at 1 rows a second", "3d": "made up at 1.5 rows a second"
+    }  # fmt: skip
+    card = embedder.trained.card.model_copy(update={"origins": {"3d": "another at 1.5 rows a second"}})
+    strange = Embedder(replace(embedder.trained, card=card), "cpu")
+    message = r"the features 3d of .*f0 are of made up at 1\.5 rows a second, .* trained on those of another at 1\.5"
+    with pytest.raises(InputError, match=message):
+        measure(YouCook2([Pair("f0", 0, 5, "egg")]), strange, features_root)
+    reader = ClipReader(f"{features_root.url}/shards/rows", split="test", settings=ReaderSettings(), seed=0)
+    with pytest.raises(InputError, match=r"the features 3d of .* are of made up"):
+        list(seen_in_export(reader, sight_of(strange), windows=1, progress=lambda done, total: None))
+
+
+def test_exports_of_features_of_two_origins_are_not_mixed(embedder: Embedder, features_root: Root) -> None:
+    reader = ClipReader(f"{features_root.url}/shards/rows", split="test", settings=embedder.clips, seed=0)
+    clip = next(iter(reader))
+    model = embedder.trained.card.model
+    assert check_clips(model, [("one", clip), ("two", clip)]) == embedder.trained.card.origins
+    other = clip | {"origins": {"2d": "another"}}
+    with pytest.raises(ConfigError, match="the features 2d of two are of another, and those before it of made up"):
+        check_clips(model, [("one", clip), ("two", other)])
 
 
 def test_a_model_without_a_tower_over_frames_has_no_mixed_5c(embedder: Embedder, features_root: Root) -> None:

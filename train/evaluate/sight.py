@@ -116,6 +116,7 @@ class FeatureSight(Sight):
 
     def __init__(self, embedder: Embedder, streams: dict[str, int]) -> None:
         self.embedder, self.streams = embedder, streams
+        self.origins = embedder.trained.card.origins
 
     def fit(self, videos: Videos) -> Videos:
         """The videos whose features are in the root's table."""
@@ -125,6 +126,7 @@ class FeatureSight(Sight):
             if row and self.streams.keys() <= {stream.name for stream in row.streams}:
                 there[video_id] = media
                 self._check_sizes(row)
+                self._check_origins(row.video_id, {stream.name: stream.origin for stream in row.streams})
             else:
                 missing[video_id] = f"no features {names}; run `sayso features --root {videos.root.url}`"
         return Videos(videos.root, there, missing)
@@ -136,6 +138,15 @@ class FeatureSight(Sight):
                 raise InputError(
                     f"the features {stream.name} of {row.video_id} have {stream.dim} numbers ({stream.model}) and the "
                     f"model takes {wanted}; they must be those that it was trained on"
+                )
+
+    def _check_origins(self, video_id: str, found: dict[str, str]) -> None:
+        """Equally many numbers of another model would be taken, and give figures of nothing."""
+        for name in self.origins.keys() & found.keys():
+            if found[name] != self.origins[name]:
+                raise InputError(
+                    f"the features {name} of {video_id} are of {found[name]}, and the model was trained on those of "
+                    f"{self.origins[name]}; compute them with that"
                 )
 
     def looks(self, windows: int) -> int:
@@ -165,6 +176,7 @@ class FeatureSight(Sight):
                 f"{sample.key}: has no features {', '.join(self.streams)}, which the model looks at; evaluate "
                 "it on an export of kind features"
             )
+        self._check_origins(facts["video_id"], facts.get("streams", {}))
         streams = {name: read_rows(sample.members[member], sample.key) for name, member in members.items()}
         for candidate, embedding in zip(facts["candidates"], self._look(streams), strict=True):
             pair = Pair(facts["video_id"], candidate["start"], candidate["end"], candidate["text"])

@@ -18,7 +18,7 @@ import torch
 
 from sayso.errors import ConfigError, CorruptObject, Permanent, Skip
 from sayso.root import Root
-from sayso.rows import Features, FeatureStream, Media
+from sayso.rows import Features, FeatureStream, Media, stream_origin
 from sayso.stage import Resources, Stage
 from sayso.storage import hash_file, no_space_named
 from shards.decode import Pixels
@@ -51,7 +51,7 @@ class MakeFeatures(Stage[Media, Features]):
         self.checked = _told(self._find())
         there = next(self.root.table(Features).rows(), None)
         if there is not None:
-            known = {stream.name: _told_of(stream.fps, stream.model) for stream in there.streams}
+            known = {stream.name: stream.origin for stream in there.streams}
             _compare(
                 self.checked, known, "this root has features of other streams", "set them back, or take another root"
             )
@@ -194,11 +194,7 @@ _Told = dict[str, str]
 
 
 def _told(models: Mapping[str, FrozenModel]) -> _Told:
-    return {name: _told_of(model.settings.fps, model.name) for name, model in models.items()}
-
-
-def _told_of(fps: float, model: str) -> str:
-    return f"{model} at {fps:g} rows a second"
+    return {name: stream_origin(model.name, model.settings.fps) for name, model in models.items()}
 
 
 def _compare(here: _Told, there: _Told, what: str, fix: str) -> None:
