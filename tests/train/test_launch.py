@@ -66,7 +66,8 @@ def start_and_preempt(recipe: Path, folder: Path, overrides: list[str], *, after
     wait_for(lambda: read_metrics(folder / "metrics.jsonl")[-1]["step"] > after, "no step came")
     started = psutil.Process(process.pid)
     everything = [started, *started.children(recursive=True)]
-    assert len(everything) == 7, "who started it, a launcher of two processes, two ranks and a loader of each"
+    # Towards the end of an epoch a rank has a loader more, for the next one.
+    assert len(everything) >= 7, "who started it, a launcher of two processes, two ranks and a loader of each"
     for each in everything:
         each.terminate()
     code = process.wait(timeout=SOON)
