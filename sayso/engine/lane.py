@@ -58,10 +58,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that are handed to a worker together; `limit` seconds may pass for them."""
+    """Rows that are handed to a worker together; `limit` seconds may pass for them.
+
+    `alone` is a row that was in a batch which took its worker down: nothing may be begun before its result is here.
+    """
 
     rows: list[Row]
     limit: float
+    alone: bool = False
 
 
 class Lane:
@@ -139,12 +143,12 @@ class Lane:
         most = 1
         if self._mean_seconds is not None:
             most = max(1, min(_BATCH_ROWS, int(self._settings.batch_seconds / max(self._mean_seconds, 1e-6))))
-        rows = self._waits.take(most)
+        rows, alone = self._waits.take(most)
         if not rows:
             return None
         self.in_flight += len(rows)
         # A batch is made of quick rows: one that needs its whole limit is not among them, or it breaks the batch up.
-        return Batch(rows, max(self.stage.time_limit(row) for row in rows))
+        return Batch(rows, max(self.stage.time_limit(row) for row in rows), alone)
 
     def _fill(self) -> None:
         keys = self._waits.keys_to_load(_BLOCK)
@@ -277,10 +281,11 @@ class _Waits:
     def has_due(self) -> bool:
         return bool(self._due or self._alone)
 
-    def take(self, most: int) -> list[Row]:
+    def take(self, most: int) -> tuple[list[Row], bool]:
+        """The next rows, and whether it is one that must be alone."""
         if self._alone:
-            return [self._alone.popleft()]
-        return [self._due.popleft() for _ in range(min(most, len(self._due)))]
+            return [self._alone.popleft()], True
+        return [self._due.popleft() for _ in range(min(most, len(self._due)))], False
 
     def put_back(self, rows: list[Row], alone: bool) -> None:
         (self._alone if alone else self._due).extendleft(reversed(rows))

@@ -130,6 +130,9 @@ class Pool:
     def _free(self, member: _Member, needs: Resources) -> bool:
         if member.needs != needs or member.leaving or not member.hello:
             return False
+        # Were the next one begun, and to take the worker down, the result of this one could be lost and it be blamed.
+        if any(call.batch and call.batch.alone for call in member.calls):
+            return False
         return member.batches < self._settings.queue_depth and member.rows < self._settings.worker_rows
 
     def fit(self, wanted: Mapping[Resources, int], pausing: Collection[Resources] = ()) -> None:
