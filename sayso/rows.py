@@ -247,16 +247,6 @@ class FeatureStream(StoredObject):
     fps: float
     model: str = Field(description="the SHA-256 of its weights, and what it sees for a row")
 
-    @property
-    def origin(self) -> str:
-        """What streams that are used together must have in common; equally large ones of other models are no use."""
-        return stream_origin(self.model, self.fps)
-
-
-def stream_origin(model: str, fps: float) -> str:
-    """What makes a stream of features what it is."""
-    return f"{model} at {fps:g} rows a second"
-
 
 class Features(Row):
     """A video as frozen models see it, one stream of rows a model. The streams of all videos are alike."""

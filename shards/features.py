@@ -24,6 +24,11 @@ _SLACK = 1e-6
 """Of a row: times come out of float arithmetic, and a window that ends where a row begins does not reach into it."""
 
 
+def origin(model: str, fps: float) -> str:
+    """What streams that are used together must have in common: equally large ones of another model are of no use."""
+    return f"{model} at {fps:g} rows a second"
+
+
 def read_rows(data: bytes, what: str) -> Rows:
     """The rows in a .npy file. CorruptObject where it is not a matrix of finite float16; nothing is unpickled."""
     try:

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from sayso.errors import CorruptObject
 from sayso.rows import PLACE, Candidate, PlannedSample, SampleKind
 from shards.cut import Clip
-from shards.features import ENDING, max_pooled, npy, read_rows
+from shards.features import ENDING, max_pooled, npy, origin, read_rows
 
 FACTS = "json"
 """The extension of the member that tells what is known of a sample."""
@@ -105,7 +105,7 @@ def sample_of_features(planned: PlannedSample, streams: Sequence[bytes]) -> Samp
     facts = {
         **_facts(planned, planned.candidates, planned.start, planned.end),
         "windows": windows,
-        "streams": {stream.name: stream.origin for stream in planned.features or ()},
+        "streams": {stream.name: origin(stream.model, stream.fps) for stream in planned.features or ()},
     }
     return Sample(planned.key, {**dict(sorted(members.items())), FACTS: canonical_json(facts)})
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from sayso.errors import CorruptObject, InputError
 from sayso.rows import Features, FeatureStream
 from shards.crop import Crop
-from shards.features import ENDING, Rows, max_pooled, read_rows, unit_rows
+from shards.features import ENDING, Rows, max_pooled, origin, read_rows, unit_rows
 from shards.library import RawSample
 from shards.reader import ClipReader
 from train.evaluate.clips import published_crop, trained_crop, usable, window_starts, windows_at
@@ -126,7 +126,9 @@ class FeatureSight(Sight):
             if row and self.streams.keys() <= {stream.name for stream in row.streams}:
                 there[video_id] = media
                 self._check_sizes(row)
-                self._check_origins(row.video_id, {stream.name: stream.origin for stream in row.streams})
+                self._check_origins(
+                    row.video_id, {stream.name: origin(stream.model, stream.fps) for stream in row.streams}
+                )
             else:
                 missing[video_id] = f"no features {names}; run `sayso features --root {videos.root.url}`"
         return Videos(videos.root, there, missing)

@@ -18,10 +18,11 @@ import torch
 
 from sayso.errors import ConfigError, CorruptObject, Permanent, Skip
 from sayso.root import Root
-from sayso.rows import Features, FeatureStream, Media, stream_origin
+from sayso.rows import Features, FeatureStream, Media
 from sayso.stage import Resources, Stage
 from sayso.storage import hash_file, no_space_named
 from shards.decode import Pixels
+from shards.features import origin
 from train.features.frozen import FrozenModel, Look, first_line
 from train.features.models import find_model
 from train.features.settings import FeaturesSettings, StreamSettings
@@ -51,7 +52,7 @@ class MakeFeatures(Stage[Media, Features]):
         self.checked = _told(self._find())
         there = next(self.root.table(Features).rows(), None)
         if there is not None:
-            known = {stream.name: stream.origin for stream in there.streams}
+            known = {stream.name: origin(stream.model, stream.fps) for stream in there.streams}
             _compare(
                 self.checked, known, "this root has features of other streams", "set them back, or take another root"
             )
@@ -194,7 +195,7 @@ _Told = dict[str, str]
 
 
 def _told(models: Mapping[str, FrozenModel]) -> _Told:
-    return {name: stream_origin(model.name, model.settings.fps) for name, model in models.items()}
+    return {name: origin(model.name, model.settings.fps) for name, model in models.items()}
 
 
 def _compare(here: _Told, there: _Told, what: str, fix: str) -> None:
